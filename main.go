@@ -1,0 +1,18 @@
+// Switchboard is one program for a company that talks to its customers
+// through many channels and runs its own servers.
+package main
+
+import (
+	"context"
+	"os"
+
+	"switchboard/modules/collector"
+	"switchboard/platform/app"
+)
+
+// modules are all parts of the product, in the order of help and of a start.
+var modules = []app.Module{collector.Module}
+
+func main() {
+	os.Exit(app.Main(context.Background(), os.Args[1:], os.Stdout, os.Stderr, modules))
+}

@@ -1,0 +1,480 @@
+package collector
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"switchboard/platform/store"
+)
+
+// eventRow is an event as it rests: what is personal is in Sealed.
+type eventRow struct {
+	Arrival    int64 // order of arrival: sequence of the bus message × 1000 + place in it
+	EventID    [16]byte
+	Session    [16]byte // blind index of the session id
+	Kind       kind
+	KindID     int64
+	OccurredAt store.Micros
+	ReceivedAt store.Micros
+	Subject    [16]byte
+	Sealed     []byte
+}
+
+// kind is a category, an event name and an application.
+type kind struct{ Category, Name, App string }
+
+// id is the kind's key: the first 63 bits of a hash, the same on all instances.
+func (k kind) id() int64 {
+	h := sha256.New()
+	for _, s := range [...]string{k.Category, k.Name, k.App} {
+		_, _ = h.Write(binary.AppendUvarint(nil, uint64(len(s))))
+		_, _ = h.Write([]byte(s))
+	}
+	return int64(binary.BigEndian.Uint64(h.Sum(nil)) >> 1)
+}
+
+// eventStore keeps events, sessions and counters: one batch, one transaction.
+type eventStore struct{ db *store.DB }
+
+const rowsPerInsert = 100 // measured best for SQLite
+
+// errTwice says that some rows of a batch were there before.
+var errTwice = errors.New("collector: events stored twice")
+
+// insert stores what of the batch is not stored yet and counts it in sessions
+// and statistics. It gives the rows that were new.
+func (s *eventStore) insert(ctx context.Context, rows []eventRow, sessions map[[16]byte][]byte) ([]eventRow, error) {
+	// Nearly always all of a batch is new; only else is it worth asking which.
+	fresh := rows
+	err := s.db.Tx(ctx, func(tx store.Querier) error {
+		n, err := insertEvents(ctx, tx, rows)
+		if err == nil && n < len(rows) {
+			err = errTwice
+		}
+		if err != nil {
+			return err
+		}
+		return count(ctx, tx, rows, sessions)
+	})
+	switch {
+	case err == nil:
+		return fresh, nil
+	case !errors.Is(err, errTwice) && !store.IsUnique(err):
+		return nil, fmt.Errorf("store events: %w", err)
+	}
+	err = s.db.Tx(ctx, func(tx store.Querier) error {
+		fresh, err = insertNew(ctx, tx, rows)
+		if err != nil {
+			return err
+		}
+		return count(ctx, tx, fresh, sessions)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store events: %w", err)
+	}
+	return fresh, nil
+}
+
+const insertEventSQL = `insert into collector_event
+	(arrival, event_id, session, kind, occurred_at, received_at, subject, sealed) values `
+
+const eventColumns = 8
+
+func eventArgs(rows []eventRow) []any {
+	args := make([]any, 0, len(rows)*eventColumns)
+	for i := range rows {
+		r := &rows[i]
+		args = append(args, r.Arrival, r.EventID[:], r.Session[:], r.KindID, r.OccurredAt, r.ReceivedAt, r.Subject[:], r.Sealed)
+	}
+	return args
+}
+
+func insertEvents(ctx context.Context, tx store.Querier, rows []eventRow) (int, error) {
+	total := 0
+	for chunk := range slices.Chunk(rows, rowsPerInsert) {
+		res, err := tx.ExecContext(ctx, insertEventSQL+store.Values(len(chunk), eventColumns, 1)+` on conflict (event_id) do nothing`, eventArgs(chunk)...)
+		if err != nil {
+			return 0, err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		total += int(n)
+	}
+	return total, nil
+}
+
+// insertNew stores the rows whose event is not there yet and gives those. A
+// place in the order of arrival that is taken, which happens only if the bus
+// forgot its last sequence, is replaced by the next free one.
+func insertNew(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventRow, error) {
+	var fresh []eventRow
+	for chunk := range slices.Chunk(rows, rowsPerInsert) {
+		chunk, err := placed(ctx, tx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		if len(chunk) == 0 {
+			continue
+		}
+		found, err := tx.QueryContext(ctx, insertEventSQL+store.Values(len(chunk), eventColumns, 1)+` on conflict (event_id) do nothing returning event_id`, eventArgs(chunk)...)
+		if err != nil {
+			return nil, err
+		}
+		inserted := map[[16]byte]bool{}
+		for found.Next() {
+			var id []byte
+			if err := found.Scan(&id); err != nil {
+				_ = found.Close()
+				return nil, err
+			}
+			inserted[[16]byte(id)] = true
+		}
+		if err := errors.Join(found.Err(), found.Close()); err != nil {
+			return nil, err
+		}
+		for _, r := range chunk {
+			if inserted[r.EventID] {
+				delete(inserted, r.EventID)
+				fresh = append(fresh, r)
+			}
+		}
+	}
+	return fresh, nil
+}
+
+// placed drops the rows whose event is stored and moves those whose place in
+// the order is taken by another event.
+func placed(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventRow, error) {
+	ids, arrivals := make([]any, len(rows)), make([]any, len(rows))
+	for i := range rows {
+		ids[i], arrivals[i] = rows[i].EventID[:], rows[i].Arrival
+	}
+	stored := map[[16]byte]bool{}
+	err := each(ctx, tx, `select event_id from collector_event where event_id in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
+		var id []byte
+		if err := scan(&id); err != nil {
+			return err
+		}
+		stored[[16]byte(id)] = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	taken := map[int64]bool{}
+	err = each(ctx, tx, `select arrival from collector_event where arrival in `+store.Values(1, len(arrivals), 1), arrivals, func(scan func(...any) error) error {
+		var n int64
+		err := scan(&n)
+		taken[n] = true
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var last int64
+	var out []eventRow
+	for _, r := range rows {
+		if stored[r.EventID] {
+			continue
+		}
+		if taken[r.Arrival] {
+			if last == 0 {
+				if err := tx.QueryRowContext(ctx, `select coalesce(max(arrival), 0) from collector_event`).Scan(&last); err != nil {
+					return nil, err
+				}
+			}
+			last++
+			r.Arrival = last
+		}
+		taken[r.Arrival] = true
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// each runs a query and hands its rows to fn.
+func each(ctx context.Context, q store.Querier, query string, args []any, fn func(scan func(...any) error) error) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		if err := fn(rows.Scan); err != nil {
+			_ = rows.Close()
+			return err
+		}
+	}
+	return errors.Join(rows.Err(), rows.Close())
+}
+
+// count adds new events to kinds, sessions and statistics. Rows are written in
+// the order of their keys, so that two instances never wait for each other in
+// a circle.
+func count(ctx context.Context, tx store.Querier, rows []eventRow, sealed map[[16]byte][]byte) error {
+	type sessionKind struct {
+		session [16]byte
+		kind    int64
+	}
+	type bucket struct{ grain, start, kind int64 }
+	kinds := map[int64]kind{}
+	sessions := map[[16]byte]*sessionRow{}
+	pairs := map[sessionKind]bool{}
+	stats := map[bucket]int64{}
+	for i := range rows {
+		r := &rows[i]
+		id := r.KindID
+		kinds[id] = r.Kind
+		pairs[sessionKind{r.Session, id}] = true
+		for _, grain := range [...]int64{60, 3600} {
+			stats[bucket{grain, floor(int64(r.OccurredAt), grain*1e6), id}]++
+		}
+		se := sessions[r.Session]
+		if se == nil {
+			se = &sessionRow{Session: r.Session, Subject: r.Subject, Sealed: sealed[r.Session], FirstAt: r.OccurredAt, LastAt: r.OccurredAt}
+			sessions[r.Session] = se
+		}
+		se.FirstAt, se.LastAt = min(se.FirstAt, r.OccurredAt), max(se.LastAt, r.OccurredAt)
+		se.LastReceivedAt = max(se.LastReceivedAt, r.ReceivedAt)
+		se.Events++
+	}
+	var kindArgs []any
+	for _, id := range sortedKeys(kinds, cmp.Compare[int64]) {
+		k := kinds[id]
+		kindArgs = append(kindArgs, id, k.Category, k.Name, k.App)
+	}
+	if err := insertMany(ctx, tx, `insert into collector_kind (kind, category, name, app) values `, 4, kindArgs, ` on conflict (kind) do nothing`); err != nil {
+		return err
+	}
+	compareSession := func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) }
+	var sessionArgs, pairArgs, statArgs []any
+	for _, key := range sortedKeys(sessions, compareSession) {
+		se := sessions[key]
+		sessionArgs = append(sessionArgs, se.Session[:], se.Subject[:], se.Sealed, se.FirstAt, se.LastAt, se.LastReceivedAt, se.Events)
+	}
+	if err := insertMany(ctx, tx, `insert into collector_session (session, subject, sealed, first_at, last_at, last_received_at, events) values `, 7, sessionArgs, addToSessionSQL); err != nil {
+		return err
+	}
+	for _, p := range sortedKeys(pairs, func(a, b sessionKind) int {
+		return cmp.Or(compareSession(a.session, b.session), cmp.Compare(a.kind, b.kind))
+	}) {
+		pairArgs = append(pairArgs, p.session[:], p.kind)
+	}
+	if err := insertMany(ctx, tx, `insert into collector_session_kind (session, kind) values `, 2, pairArgs, ` on conflict (session, kind) do nothing`); err != nil {
+		return err
+	}
+	for _, b := range sortedKeys(stats, func(a, b bucket) int {
+		return cmp.Or(cmp.Compare(a.grain, b.grain), cmp.Compare(a.start, b.start), cmp.Compare(a.kind, b.kind))
+	}) {
+		statArgs = append(statArgs, b.grain, b.start, b.kind, stats[b])
+	}
+	return insertMany(ctx, tx, `insert into collector_stat (grain, bucket, kind, events) values `, 4, statArgs,
+		` on conflict (grain, bucket, kind) do update set events = collector_stat.events + excluded.events`)
+}
+
+// floor rounds n down to a multiple of unit, below zero too.
+func floor(n, unit int64) int64 {
+	if r := n % unit; r < 0 {
+		return n - r - unit
+	} else {
+		return n - r
+	}
+}
+
+func sortedKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compare)
+	return keys
+}
+
+// insertMany writes rows of n columns, a hundred at a time.
+func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {
+	for chunk := range slices.Chunk(args, columns*rowsPerInsert) {
+		if _, err := tx.ExecContext(ctx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// position is a place in the order of events: time of occurrence, then arrival.
+type position struct {
+	OccurredAt store.Micros
+	Arrival    int64
+}
+
+// eventQuery selects events; zero fields do not restrict.
+type eventQuery struct {
+	Session             *[16]byte
+	Category, Name, App string
+	From, To            *time.Time // both inclusive
+	Desc                bool
+	After               *position
+	Limit               int
+}
+
+// maxKindTerms bounds the parts of a query that merges one index range per
+// kind (SQLite takes at most 500 terms in a compound select).
+const maxKindTerms = 200
+
+// list gives the events of q in order.
+func (s *eventStore) list(ctx context.Context, q eventQuery) ([]eventRow, error) {
+	var kinds []int64
+	filtered := q.Category != "" || q.Name != "" || q.App != ""
+	if filtered {
+		var err error
+		if kinds, err = s.kinds(ctx, q.Category, q.Name, q.App); err != nil || len(kinds) == 0 {
+			return nil, err
+		}
+	}
+	b := &eventSelect{q: q}
+	switch {
+	case q.Session != nil:
+		b.where("e.session = ", q.Session[:])
+		if filtered {
+			b.whereKinds(kinds)
+		}
+		return b.run(ctx, s.db.Read(), b.text())
+	case filtered && len(kinds) <= maxKindTerms:
+		// One range of the index per kind, merged: each gives at most a page.
+		var parts []string
+		for _, k := range kinds {
+			b.conditions = nil
+			b.where("e.kind = ", k)
+			parts = append(parts, "select * from ("+b.text()+") t")
+		}
+		if len(parts) == 1 {
+			return b.run(ctx, s.db.Read(), strings.TrimSuffix(strings.TrimPrefix(parts[0], "select * from ("), ") t"))
+		}
+		return b.run(ctx, s.db.Read(), strings.Join(parts, " union all ")+" order by occurred_at"+b.direction()+", arrival"+b.direction()+" limit "+strconv.Itoa(q.Limit))
+	case filtered:
+		// So many kinds are a good part of all events: the page fills soon.
+		b.whereKinds(kinds)
+	}
+	return b.run(ctx, s.db.Read(), b.text())
+}
+
+// name fills in the kinds of rows that a query gave.
+func (s *eventStore) name(ctx context.Context, rows []eventRow) error {
+	known := map[int64]kind{}
+	for _, r := range rows {
+		known[r.KindID] = kind{}
+	}
+	ids := make([]any, 0, len(known))
+	for id := range known {
+		ids = append(ids, id)
+	}
+	for chunk := range slices.Chunk(ids, 500) {
+		err := each(ctx, s.db.Read(), `select kind, category, name, app from collector_kind where kind in `+store.Values(1, len(chunk), 1), chunk, func(scan func(...any) error) error {
+			var id int64
+			var k kind
+			err := scan(&id, &k.Category, &k.Name, &k.App)
+			known[id] = k
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for i := range rows {
+		rows[i].Kind = known[rows[i].KindID]
+	}
+	return nil
+}
+
+// kinds gives the keys of the kinds that match; empty texts match all.
+func (s *eventStore) kinds(ctx context.Context, category, name, app string) ([]int64, error) {
+	var where []string
+	var args []any
+	for _, c := range [...]struct{ column, value string }{{"category", category}, {"name", name}, {"app", app}} {
+		if c.value != "" {
+			args = append(args, c.value)
+			where = append(where, c.column+" = $"+strconv.Itoa(len(args)))
+		}
+	}
+	var out []int64
+	err := each(ctx, s.db.Read(), `select kind from collector_kind where `+strings.Join(where, " and ")+` order by kind`, args, func(scan func(...any) error) error {
+		var k int64
+		err := scan(&k)
+		out = append(out, k)
+		return err
+	})
+	return out, err
+}
+
+// eventSelect builds the text of one query.
+type eventSelect struct {
+	q          eventQuery
+	conditions []string
+	args       []any
+}
+
+func (b *eventSelect) where(condition string, arg any) {
+	b.args = append(b.args, arg)
+	b.conditions = append(b.conditions, condition+"$"+strconv.Itoa(len(b.args)))
+}
+
+func (b *eventSelect) whereKinds(kinds []int64) {
+	in := make([]string, len(kinds))
+	for i, k := range kinds {
+		in[i] = strconv.FormatInt(k, 10)
+	}
+	b.conditions = append(b.conditions, "e.kind in ("+strings.Join(in, ",")+")")
+}
+
+func (b *eventSelect) direction() string {
+	if b.q.Desc {
+		return " desc"
+	}
+	return ""
+}
+
+func (b *eventSelect) text() string {
+	if b.q.From != nil {
+		b.where("e.occurred_at >= ", store.MicrosOf(*b.q.From))
+	}
+	if b.q.To != nil {
+		b.where("e.occurred_at <= ", store.MicrosOf(*b.q.To))
+	}
+	if a := b.q.After; a != nil {
+		sign := ">"
+		if b.q.Desc {
+			sign = "<"
+		}
+		b.args = append(b.args, a.OccurredAt, a.Arrival)
+		b.conditions = append(b.conditions, fmt.Sprintf("(e.occurred_at, e.arrival) %s ($%d, $%d)", sign, len(b.args)-1, len(b.args)))
+	}
+	text := `select e.arrival, e.event_id, e.session, e.kind, e.occurred_at, e.received_at, e.subject, e.sealed from collector_event e`
+	if len(b.conditions) > 0 {
+		text += ` where ` + strings.Join(b.conditions, " and ")
+	}
+	return text + ` order by e.occurred_at` + b.direction() + `, e.arrival` + b.direction() + ` limit ` + strconv.Itoa(b.q.Limit)
+}
+
+func (b *eventSelect) run(ctx context.Context, db store.Querier, text string) ([]eventRow, error) {
+	var out []eventRow
+	err := each(ctx, db, text, b.args, func(scan func(...any) error) error {
+		var e eventRow
+		var id, session, subject []byte
+		if err := scan(&e.Arrival, &id, &session, &e.KindID, &e.OccurredAt, &e.ReceivedAt, &subject, &e.Sealed); err != nil {
+			return err
+		}
+		e.EventID, e.Session, e.Subject = [16]byte(id), [16]byte(session), [16]byte(subject)
+		out = append(out, e)
+		return nil
+	})
+	return out, err
+}

@@ -1,0 +1,165 @@
+package collector
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"switchboard/platform/errs"
+	"switchboard/platform/store"
+)
+
+// sessionRow is a session as it rests; Sealed holds its id.
+type sessionRow struct {
+	Session        [16]byte
+	Subject        [16]byte
+	Sealed         []byte
+	FirstAt        store.Micros
+	LastAt         store.Micros
+	LastReceivedAt store.Micros
+	Events         int64
+}
+
+const addToSessionSQL = ` on conflict (session) do update set
+	first_at = case when excluded.first_at < collector_session.first_at then excluded.first_at else collector_session.first_at end,
+	last_at = case when excluded.last_at > collector_session.last_at then excluded.last_at else collector_session.last_at end,
+	last_received_at = case when excluded.last_received_at > collector_session.last_received_at then excluded.last_received_at else collector_session.last_received_at end,
+	events = collector_session.events + excluded.events`
+
+const sessionColumns = `s.session, s.subject, s.sealed, s.first_at, s.last_at, s.last_received_at, s.events`
+
+func scanSession(scan func(...any) error) (sessionRow, error) {
+	var r sessionRow
+	var session, subject []byte
+	if err := scan(&session, &subject, &r.Sealed, &r.FirstAt, &r.LastAt, &r.LastReceivedAt, &r.Events); err != nil {
+		return r, err
+	}
+	r.Session, r.Subject = [16]byte(session), [16]byte(subject)
+	return r, nil
+}
+
+// session gives one session; NotFound if there is none.
+func (s *eventStore) session(ctx context.Context, id [16]byte) (sessionRow, error) {
+	row := s.db.Read().QueryRowContext(ctx, `select `+sessionColumns+` from collector_session s where s.session = $1`, id[:])
+	r, err := scanSession(row.Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return r, errs.New(errs.NotFound, "no such session")
+	}
+	return r, err
+}
+
+// sessionQuery selects sessions by the time of their first event, newest first.
+type sessionQuery struct {
+	From, To *time.Time // both inclusive
+	After    *sessionPosition
+	Limit    int
+}
+
+// sessionPosition is a place in the list of sessions.
+type sessionPosition struct {
+	FirstAt store.Micros
+	Session [16]byte
+}
+
+func (s *eventStore) sessions(ctx context.Context, q sessionQuery) ([]sessionRow, error) {
+	var where []string
+	var args []any
+	if q.From != nil {
+		args = append(args, store.MicrosOf(*q.From))
+		where = append(where, "s.first_at >= $"+strconv.Itoa(len(args)))
+	}
+	if q.To != nil {
+		args = append(args, store.MicrosOf(*q.To))
+		where = append(where, "s.first_at <= $"+strconv.Itoa(len(args)))
+	}
+	if q.After != nil {
+		args = append(args, q.After.FirstAt, q.After.Session[:])
+		where = append(where, "(s.first_at, s.session) < ($"+strconv.Itoa(len(args)-1)+", $"+strconv.Itoa(len(args))+")")
+	}
+	text := `select ` + sessionColumns + ` from collector_session s`
+	if len(where) > 0 {
+		text += ` where ` + strings.Join(where, " and ")
+	}
+	var out []sessionRow
+	err := each(ctx, s.db.Read(), text+` order by s.first_at desc, s.session desc limit `+strconv.Itoa(q.Limit), args, func(scan func(...any) error) error {
+		r, err := scanSession(scan)
+		out = append(out, r)
+		return err
+	})
+	return out, err
+}
+
+// sessionKinds gives the kinds of events that each of the sessions has.
+func (s *eventStore) sessionKinds(ctx context.Context, rows []sessionRow) (map[[16]byte][]kind, error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	args := make([]any, len(rows))
+	for i := range rows {
+		args[i] = rows[i].Session[:]
+	}
+	out := map[[16]byte][]kind{}
+	err := each(ctx, s.db.Read(), `select p.session, k.category, k.name, k.app from collector_session_kind p
+		join collector_kind k on k.kind = p.kind where p.session in `+store.Values(1, len(args), 1), args, func(scan func(...any) error) error {
+		var session []byte
+		var k kind
+		if err := scan(&session, &k.Category, &k.Name, &k.App); err != nil {
+			return err
+		}
+		out[[16]byte(session)] = append(out[[16]byte(session)], k)
+		return nil
+	})
+	return out, err
+}
+
+// expire removes up to limit events that arrived before the time, oldest
+// arrival first, and tells how many.
+func (s *eventStore) expire(ctx context.Context, before time.Time, limit int) (int, error) {
+	var n int64
+	err := s.db.Tx(ctx, func(tx store.Querier) error {
+		// Arrival and time of receipt grow together but for the spread of
+		// requests in flight, so the oldest end of the key is enough to look at.
+		res, err := tx.ExecContext(ctx, `delete from collector_event where received_at < $1 and arrival in
+			(select arrival from collector_event order by arrival limit $2)`, store.MicrosOf(before), limit)
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	return int(n), err
+}
+
+// expireSessions removes up to limit sessions whose last event arrived before
+// the time, and gives the subjects that nothing is left of.
+func (s *eventStore) expireSessions(ctx context.Context, before time.Time, limit int) ([][16]byte, error) {
+	var subjects [][16]byte
+	err := s.db.Tx(ctx, func(tx store.Querier) error {
+		subjects = nil
+		var keys []any
+		err := each(ctx, tx, `select session, subject from collector_session where last_received_at < $1 order by last_received_at limit $2`,
+			[]any{store.MicrosOf(before), limit}, func(scan func(...any) error) error {
+				var session, subject []byte
+				if err := scan(&session, &subject); err != nil {
+					return err
+				}
+				keys = append(keys, session)
+				subjects = append(subjects, [16]byte(subject))
+				return nil
+			})
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		in := store.Values(1, len(keys), 1)
+		for _, table := range [...]string{"collector_event", "collector_session_kind", "collector_session"} {
+			if _, err := tx.ExecContext(ctx, `delete from `+table+` where session in `+in, keys...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return subjects, err
+}

@@ -1,0 +1,50 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"switchboard/platform/config"
+)
+
+func configCommand(modules []Module) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Show, explain and check the configuration", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	show := &cobra.Command{Use: "show", Short: "Print every setting, its value and where that came from", Args: cobra.NoArgs,
+		Example: "  app config show\n  APP_LISTEN=:9000 app config show --json"}
+	loadShow := bindSettings(show, modules)
+	show.RunE = func(cmd *cobra.Command, _ []string) error {
+		_, values, err := loadShow()
+		if err != nil {
+			return err
+		}
+		if wantsJSON(cmd) {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(values.All())
+		}
+		_, err = fmt.Fprint(cmd.OutOrStdout(), values.Show())
+		return err
+	}
+	check := &cobra.Command{Use: "check", Short: "Check the configuration and say nothing if it is good", Args: cobra.NoArgs,
+		Example: "  app config check --config=/etc/switchboard/app.yaml"}
+	loadCheck := bindSettings(check, modules)
+	check.RunE = func(*cobra.Command, []string) error {
+		_, _, err := loadCheck()
+		return err
+	}
+	docs := &cobra.Command{Use: "docs", Short: "Print the reference of all settings", Args: cobra.NoArgs,
+		Example: "  app config docs > docs/config.md\n  app config docs --sample > config/app.yaml"}
+	sample := docs.Flags().Bool("sample", false, "print a sample file (YAML) instead")
+	docs.RunE = func(cmd *cobra.Command, _ []string) error {
+		sections := newSettings(modules).sections(modules)
+		text := config.Markdown(sections...)
+		if *sample {
+			text = config.SampleYAML(sections...)
+		}
+		_, err := fmt.Fprint(cmd.OutOrStdout(), text)
+		return err
+	}
+	cmd.AddCommand(show, check, docs)
+	return cmd
+}

@@ -1,0 +1,271 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"switchboard/platform/auth"
+	"switchboard/platform/bus"
+	"switchboard/platform/errs"
+	"switchboard/platform/logs"
+	"switchboard/platform/metrics"
+	"switchboard/platform/outbox"
+	"switchboard/platform/seal"
+	"switchboard/platform/store"
+	"switchboard/platform/web"
+)
+
+// title names the product in its OpenAPI.
+const title = "Switchboard"
+
+// product is everything that runs in one process.
+type product struct {
+	set      *settings
+	log      *slog.Logger
+	now      func() time.Time
+	registry *prometheus.Registry
+
+	closers  []func() error // in the order of opening
+	dbs      []*store.DB
+	bus      *bus.Bus
+	keys     *seal.Keyring
+	guard    *auth.Guard
+	server   *web.Server
+	runs     []running // what runs beside the listener, modules first
+	services []Service
+	listener net.Listener
+}
+
+type running struct {
+	name string
+	run  func(context.Context) error
+}
+
+// describe wires the modules without any I/O, for their routes alone.
+func describe(set *settings, modules []Module) (*web.Server, error) {
+	server, err := web.New(set.web, web.Deps{Title: title, Version: version()})
+	if err != nil {
+		return nil, err
+	}
+	p := &product{set: set, log: slog.New(slog.DiscardHandler), now: time.Now, registry: prometheus.NewRegistry(), server: server}
+	for _, m := range modules {
+		if _, err := p.wire(m, nil, nil); err != nil {
+			return nil, err
+		}
+	}
+	p.ownRoutes(server.Router())
+	return server, server.Router().Validate()
+}
+
+// wire makes a module's service and mounts its routes.
+func (p *product) wire(m Module, db *store.DB, relay *outbox.Relay) (Service, error) {
+	s, err := m.New(Platform{
+		Config: p.set.modules[m.Name], Log: logs.For(p.log, m.Name), DB: db, Bus: p.bus, Outbox: relay,
+		Seal: p.keys, Guard: p.guard, Metrics: p.registry, Now: p.now,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", m.Name, err)
+	}
+	p.server.Router().Tag(m.Name, m.Doc)
+	if err := s.Routes(p.server.Router()); err != nil {
+		return nil, fmt.Errorf("module %s: routes: %w", m.Name, err)
+	}
+	return s, nil
+}
+
+// open brings everything up to where requests can be served. What was opened
+// is closed again when it fails.
+func open(ctx context.Context, set *settings, modules []Module, log *slog.Logger, now func() time.Time) (p *product, err error) {
+	p = &product{set: set, log: log, now: now, registry: metrics.New()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	release, err := lockDir(set.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, func() error { release(); return nil })
+	// The port is taken first: a second server on it should fail at once, and
+	// not after having touched anything.
+	if p.listener, err = net.Listen("tcp", set.Listen); err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	p.closers = append(p.closers, func() error {
+		if err := p.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	if err := p.openPlatform(ctx); err != nil {
+		return nil, err
+	}
+	for _, m := range modules {
+		if err := p.openModule(ctx, m); err != nil {
+			return nil, err
+		}
+	}
+	p.ownRoutes(p.server.Router())
+	if err := p.server.Router().Validate(); err != nil {
+		return nil, err
+	}
+	return p, p.importBus(ctx)
+}
+
+func (p *product) openPlatform(ctx context.Context) error {
+	keysDB, err := p.openDB(ctx, "keys", seal.Migrations())
+	if err != nil {
+		return err
+	}
+	authDB, err := p.openDB(ctx, "auth", auth.Migrations())
+	if err != nil {
+		return err
+	}
+	webDB, err := p.openDB(ctx, "web", web.Migrations())
+	if err != nil {
+		return err
+	}
+	if p.bus, err = bus.Open(ctx, p.set.bus, logs.For(p.log, "bus"), p.registry); err != nil {
+		return fmt.Errorf("open the bus: %w", err)
+	}
+	p.closers = append(p.closers, p.bus.Close)
+	p.runs = append(p.runs, running{"bus", p.bus.Run})
+	master, generated, err := seal.LoadMaster(p.set.DataDir, p.set.MasterKey)
+	if err != nil {
+		return fmt.Errorf("master key: %w", err)
+	}
+	if generated {
+		p.log.WarnContext(ctx, "a master key was made in the data directory, beside what it protects; set master_key for anything but a local run")
+	}
+	if p.keys, err = seal.Open(ctx, keysDB, p.bus, master, p.now, logs.For(p.log, "seal")); err != nil {
+		return fmt.Errorf("open the keys: %w", err)
+	}
+	p.runs = append(p.runs, running{"seal", p.keys.Run})
+	if p.guard, err = auth.Open(ctx, authDB, p.keys, p.bus, p.set.auth, p.now, logs.For(p.log, "auth")); err != nil {
+		return fmt.Errorf("open the credentials: %w", err)
+	}
+	if _, err := p.guard.EnsureAdmin(ctx, p.set.DataDir, p.set.AdminKey); err != nil {
+		return fmt.Errorf("admin key: %w", err)
+	}
+	p.runs = append(p.runs, running{"auth", p.guard.Run})
+	p.server, err = web.New(p.set.web, web.Deps{Guard: p.guard, Keyring: p.keys, DB: webDB, Log: p.log, Metrics: p.registry, Now: p.now, Title: title, Version: version()})
+	return err
+}
+
+func (p *product) openModule(ctx context.Context, m Module) error {
+	db, err := p.openDB(ctx, m.Name, m.Migrations)
+	if err != nil {
+		return err
+	}
+	if err := outbox.Ensure(ctx, db); err != nil {
+		return fmt.Errorf("module %s: %w", m.Name, err)
+	}
+	relay := outbox.NewRelay(db, p.bus, p.now, logs.For(p.log, m.Name))
+	s, err := p.wire(m, db, relay)
+	if err != nil {
+		return err
+	}
+	if err := s.Start(ctx); err != nil {
+		return fmt.Errorf("module %s: start: %w", m.Name, err)
+	}
+	p.server.Health(m.Name, s.Ready)
+	// Modules stop before what they stand on: they come first.
+	p.runs = append([]running{{m.Name, s.Run}, {m.Name + " outbox", relay.Run}}, p.runs...)
+	p.services = append(p.services, s)
+	return nil
+}
+
+func (p *product) openDB(ctx context.Context, name string, migrations fs.FS) (*store.DB, error) {
+	db, err := store.Open(ctx, store.Config{Dir: p.set.DataDir, URL: p.set.DatabaseURL, Sync: p.set.store.Sync}, name, migrations)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", name, err)
+	}
+	p.closers = append(p.closers, db.Close)
+	p.dbs = append(p.dbs, db)
+	return db, nil
+}
+
+// url is where the server is reached from this machine.
+func (p *product) url() string {
+	host, port, err := net.SplitHostPort(p.listener.Addr().String())
+	if err != nil {
+		return "http://" + p.listener.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// run serves until ctx ends or a part fails, then stops in order: the
+// listener, the modules, what they stand on, the databases.
+func (p *product) run(ctx context.Context, ready func()) error {
+	if err := writeFile(p.set.path(fileServer), p.url()+"\n"); err != nil {
+		return errors.Join(err, p.close())
+	}
+	defer func() { _ = os.Remove(p.set.path(fileServer)) }()
+
+	// Parts outlive ctx until the listener has drained: a request in hand may
+	// still need them.
+	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopParts()
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	var g errgroup.Group
+	for _, r := range p.runs {
+		g.Go(func() error {
+			err := r.run(parts)
+			if err != nil && parts.Err() == nil {
+				p.log.Error("a part failed: stopping", "part", r.name, "error", err)
+				stopServing()
+				return fmt.Errorf("%s: %w", r.name, err)
+			}
+			return nil
+		})
+	}
+	ready()
+	err := p.server.Serve(serving, p.listener, p.set.ShutdownTimeout)
+	stopParts()
+	return errors.Join(err, waitAtMost(g.Wait, p.set.ShutdownTimeout), p.close())
+}
+
+// waitAtMost waits for wait to return, for a time that is bounded.
+func waitAtMost(wait func() error, limit time.Duration) error {
+	done := make(chan error, 1)
+	go func() { done <- wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return errs.New(errs.Unavailable, "work in hand did not end within %s", limit)
+	}
+}
+
+// close gives back what was opened, last first.
+func (p *product) close() error {
+	var all []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		all = append(all, p.closers[i]())
+	}
+	p.closers = nil
+	return errors.Join(all...)
+}
+
+// writeFile replaces a small file at once, readable by the owner alone.
+func writeFile(path, text string) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}

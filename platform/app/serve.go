@@ -1,0 +1,118 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"switchboard/platform/errs"
+	"switchboard/platform/logs"
+)
+
+func serveCommand(modules []Module) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Start the server", Args: cobra.NoArgs,
+		Long: "Start the server with all modules, or those of --modules, and serve until SIGTERM or SIGINT.\n" +
+			"A second signal exits at once. Every setting is described in docs/config.md.",
+		Example: "  app serve\n" +
+			"  app serve --modules=collector --listen=127.0.0.1:9000 --data-dir=/var/lib/switchboard\n" +
+			"  app serve --nats-url=nats://10.0.0.5:4222 --database-url=postgres://switchboard@10.0.0.6/switchboard",
+	}
+	load := bindSettings(cmd, modules)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		set, _, err := load()
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), set, modules, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+func serve(ctx context.Context, set *settings, modules []Module, stdout, stderr io.Writer) error {
+	begin := time.Now()
+	log, err := logs.New(stderr, set.log, isTerminal(stderr))
+	if err != nil {
+		return Usage(err)
+	}
+	chosen, err := set.chosen(modules)
+	if err != nil {
+		return Usage(err)
+	}
+	ctx, stop := stopSignals(ctx, log)
+	defer stop()
+	p, err := open(ctx, set, chosen, log, time.Now)
+	if err != nil {
+		if errs.KindOf(err) == errs.Invalid {
+			return Usage(err)
+		}
+		return err
+	}
+	err = p.run(ctx, func() {
+		log.Info("ready", "took", time.Since(begin).Round(time.Millisecond), "url", p.url(), "modules", names(chosen))
+		greet(stdout, p, chosen)
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// stopSignals ends the context at the first SIGTERM or SIGINT and the process
+// at the second.
+func stopSignals(ctx context.Context, log *slog.Logger) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case s := <-signals:
+			log.Info("stopping; a second signal exits at once", "signal", s.String())
+			cancel()
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			os.Exit(exitFailed)
+		case <-done:
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); close(done); cancel() }
+}
+
+// greet tells a person what to do next.
+func greet(w io.Writer, p *product, chosen []Module) {
+	url, key := p.url(), p.set.path(fileAdminKey)
+	_, _ = fmt.Fprintf(w, "Switchboard is ready: %s\n  docs     %s/docs/\n  key      %s (admin)\n  modules  %s\n", url, url, key, names(chosen))
+	for _, m := range chosen {
+		if m.Try != nil {
+			_, _ = fmt.Fprintf(w, "  try      %s\n", strings.ReplaceAll(m.Try(url, key), "\n", "\n           "))
+			break
+		}
+	}
+}
+
+func names(modules []Module) string {
+	out := make([]string, len(modules))
+	for i, m := range modules {
+		out[i] = m.Name
+	}
+	return strings.Join(out, ",")
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,54 @@
+package store
+
+import (
+	"strconv"
+	"sync"
+)
+
+// maxCached bounds the texts Values keeps: a module has a handful of shapes,
+// each with at most about a hundred row counts.
+const maxCached = 512
+
+type shape struct{ rows, cols, first int }
+
+// values remembers texts, which depend on nothing but their shape.
+var values = struct {
+	sync.RWMutex
+	text map[shape]string
+}{text: map[shape]string{}}
+
+// Values gives the placeholders of a multi-row insert: Values(2, 2, 1) is
+// "($1,$2),($3,$4)". first is the number of the first placeholder. Texts are
+// kept, so that asking again costs a look-up. SQLite takes 32766 parameters in
+// a statement, PostgreSQL 65535; 100 rows a statement is a good size.
+func Values(rows, cols, first int) string {
+	key := shape{rows, cols, first}
+	values.RLock()
+	text, ok := values.text[key]
+	values.RUnlock()
+	if ok {
+		return text
+	}
+	buf := make([]byte, 0, rows*(cols*6+2))
+	for n, row := first, 0; row < rows; row++ {
+		if row > 0 {
+			buf = append(buf, ',')
+		}
+		buf = append(buf, '(')
+		for col := 0; col < cols; col, n = col+1, n+1 {
+			if col > 0 {
+				buf = append(buf, ',')
+			}
+			buf = append(buf, '$')
+			buf = strconv.AppendInt(buf, int64(n), 10)
+		}
+		buf = append(buf, ')')
+	}
+	text = string(buf)
+	values.Lock()
+	if len(values.text) < maxCached {
+		values.text[key] = text
+	}
+	values.Unlock()
+	return text
+}

@@ -1,0 +1,97 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"switchboard/platform/auth"
+	"switchboard/platform/errs"
+)
+
+const challenge = `Bearer realm="switchboard"`
+
+// authenticate finds out who calls and whether the key has the scope of op.
+// Its errors are problems: 401, 403, 429, 503.
+func (s *Server) authenticate(r *http.Request, op *Op) (*auth.Principal, error) {
+	credential, scheme := credentialOf(r, op.KeyInQuery)
+	if credential == "" {
+		detail := "a key is required: Authorization: Bearer <key>, or X-API-Key"
+		if scheme != "" {
+			detail = "this Authorization scheme is not known; use Bearer"
+		}
+		return nil, newProblem(http.StatusUnauthorized, detail).with("WWW-Authenticate", challenge)
+	}
+	if s.guard == nil {
+		return nil, errs.New(errs.Unavailable, "keys cannot be checked here")
+	}
+	p, err := s.guard.Authenticate(r.Context(), credential, s.clientIP(r))
+	if err != nil {
+		if limit := (*auth.LimitError)(nil); !errors.As(err, &limit) && errs.KindOf(err) == errs.Denied {
+			return nil, newProblem(http.StatusUnauthorized, publicText(err)).
+				with("WWW-Authenticate", challenge+`, error="invalid_token"`)
+		}
+		return nil, err
+	}
+	if !p.Has(op.Scope) {
+		return nil, newProblem(http.StatusForbidden, "the key lacks the scope "+op.Scope).
+			with("WWW-Authenticate", challenge+`, error="insufficient_scope", scope="`+op.Scope+`"`)
+	}
+	return p, nil
+}
+
+// credentialOf takes the key from the request, and the scheme of an
+// Authorization header that is not Bearer.
+func credentialOf(r *http.Request, inQuery bool) (credential, scheme string) {
+	if h := r.Header.Get("Authorization"); h != "" {
+		name, value, _ := strings.Cut(h, " ")
+		if strings.EqualFold(name, "Bearer") {
+			return strings.TrimSpace(value), ""
+		}
+		scheme = name
+	}
+	if key := r.Header.Get("X-Api-Key"); key != "" {
+		return key, ""
+	}
+	if inQuery && strings.Contains(r.URL.RawQuery, "key=") {
+		if q, err := url.ParseQuery(r.URL.RawQuery); err == nil {
+			return q.Get("key"), scheme
+		}
+	}
+	return "", scheme
+}
+
+// clientIP gives the address of the client without its port. The
+// X-Forwarded-For header counts only as far as it was written by configured
+// proxies. An address is personal: never log it.
+func (s *Server) clientIP(r *http.Request) string {
+	ip := r.RemoteAddr
+	if i := strings.LastIndexByte(ip, ':'); i >= 0 {
+		ip = strings.Trim(ip[:i], "[]")
+	}
+	if len(s.proxies) == 0 || !s.trusted(ip) {
+		return ip
+	}
+	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		if hop = strings.TrimSpace(hop); hop == "" {
+			continue
+		}
+		if _, err := netip.ParseAddr(hop); err != nil {
+			return ip // the proxy before it did not write an address: stop believing
+		}
+		ip = hop
+		if !s.trusted(hop) {
+			break
+		}
+	}
+	return ip
+}
+
+func (s *Server) trusted(ip string) bool {
+	a, err := netip.ParseAddr(ip)
+	return err == nil && slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
+}
