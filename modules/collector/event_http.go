@@ -121,8 +121,8 @@ func recorded(f *found) Recorded {
 		Data: f.Data, Timestamp: web.Time(f.Timestamp), ReceivedAt: web.Time(f.ReceivedAt)}
 }
 
-// eventFilter is what both ways to query have in common.
-type eventFilter struct {
+// EventFilter is what both ways to query have in common.
+type EventFilter struct {
 	SessionID string `query:"session_id" json:"session_id,omitempty" pii:"session_id" doc:"Only this session."`
 	Category  string `query:"category" json:"category,omitempty" doc:"Only this category."`
 	Name      string `query:"name" json:"name,omitempty" doc:"Only events of this name."`
@@ -134,21 +134,21 @@ type eventFilter struct {
 	Cursor    string `query:"cursor" json:"cursor,omitempty" doc:"The next of the page before."`
 }
 
-// timeRange is a range by payload, under the names that the first clients used.
-type timeRange struct {
+// TimeRange is a range by payload, under the names that the first clients used.
+type TimeRange struct {
 	InitTime string `json:"init_time,omitempty" doc:"Only events that occurred then or later."`
 	EndTime  string `json:"end_time,omitempty" doc:"Only events that occurred then or earlier."`
 }
 
 type listEventsInput struct {
-	eventFilter
-	Body *timeRange `required:"false"`
+	EventFilter
+	Body *TimeRange `required:"false"`
 }
 
 type searchEventsInput struct {
 	Body struct {
-		eventFilter
-		timeRange
+		EventFilter
+		TimeRange
 	}
 }
 
@@ -156,13 +156,13 @@ type eventPage struct{ Body web.Page[Recorded] }
 
 func (h *eventHTTP) list(ctx context.Context, in *listEventsInput) (*eventPage, error) {
 	if in.Body == nil {
-		in.Body = &timeRange{}
+		in.Body = &TimeRange{}
 	}
-	return h.find(ctx, &in.eventFilter, in.Body, "query")
+	return h.find(ctx, &in.EventFilter, in.Body, "query")
 }
 
 func (h *eventHTTP) search(ctx context.Context, in *searchEventsInput) (*eventPage, error) {
-	return h.find(ctx, &in.Body.eventFilter, &in.Body.timeRange, "body")
+	return h.find(ctx, &in.Body.EventFilter, &in.Body.TimeRange, "body")
 }
 
 // eventCursor is a place in a list of events.
@@ -172,7 +172,7 @@ type eventCursor struct {
 	Desc       bool  `json:"d,omitempty"`
 }
 
-func (h *eventHTTP) find(ctx context.Context, f *eventFilter, body *timeRange, where string) (*eventPage, error) {
+func (h *eventHTTP) find(ctx context.Context, f *EventFilter, body *TimeRange, where string) (*eventPage, error) {
 	q := eventQuery{Category: f.Category, Name: f.Name, App: f.App, Desc: f.Order == "desc", Limit: f.Limit + 1}
 	var err error
 	if q.From, q.To, err = span(timeField{where + ".from", f.From}, timeField{"body.init_time", body.InitTime},

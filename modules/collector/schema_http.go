@@ -58,7 +58,8 @@ func schemaOf(r schemaRow) Schema {
 	return Schema{Category: r.Category, Name: r.Name, Version: r.Version, Schema: json.RawMessage(r.Body), Deleted: r.Body == "", CreatedAt: web.Time(r.CreatedAt.Time())}
 }
 
-type schemaPath struct {
+// SchemaPath names a schema in a URL.
+type SchemaPath struct {
 	Category string `path:"category"`
 	Name     string `path:"name" doc:"Name of the event."`
 }
@@ -103,7 +104,7 @@ func (h *schemaHTTP) list(ctx context.Context, in *listSchemasInput) (*schemaPag
 }
 
 type getSchemaInput struct {
-	schemaPath
+	SchemaPath
 	Version int64 `query:"version" minimum:"1" doc:"A version of the history; the current one if absent."`
 }
 
@@ -116,7 +117,7 @@ func (h *schemaHTTP) get(ctx context.Context, in *getSchemaInput) (*struct{ Body
 }
 
 type listVersionsInput struct {
-	schemaPath
+	SchemaPath
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"Entries per page."`
 	Cursor string `query:"cursor" doc:"The next of the page before."`
 }
@@ -162,6 +163,6 @@ func (h *schemaHTTP) put(w http.ResponseWriter, r *http.Request) {
 	web.WriteJSON(w, status, schemaOf(row))
 }
 
-func (h *schemaHTTP) remove(ctx context.Context, in *schemaPath) (*struct{}, error) {
+func (h *schemaHTTP) remove(ctx context.Context, in *SchemaPath) (*struct{}, error) {
 	return nil, h.schemas.remove(ctx, in.Category, in.Name)
 }

@@ -100,7 +100,7 @@ func (h *sessionHTTP) get(ctx context.Context, in *getSessionInput) (*struct{ Bo
 	if err != nil {
 		return nil, err
 	}
-	page, err := h.pages.find(ctx, &eventFilter{SessionID: in.SessionID, Order: in.Order, Limit: in.Limit, Cursor: in.Cursor}, &timeRange{}, "query")
+	page, err := h.pages.find(ctx, &EventFilter{SessionID: in.SessionID, Order: in.Order, Limit: in.Limit, Cursor: in.Cursor}, &TimeRange{}, "query")
 	if err != nil {
 		return nil, err
 	}

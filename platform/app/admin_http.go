@@ -41,8 +41,8 @@ func (p *product) ownRoutes(r *web.Router) {
 	r.Handle(backupOp(), http.HandlerFunc(p.backup))
 }
 
-// adminKey is a key as it is given back.
-type adminKey struct {
+// AdminKey is a key as it is given back.
+type AdminKey struct {
 	ID         string    `json:"id"`
 	Name       string    `json:"name"`
 	Scopes     []string  `json:"scopes"`
@@ -63,14 +63,14 @@ func optionalTime(t *time.Time) *web.Time {
 	return &v
 }
 
-func adminKeyOf(k auth.Key) adminKey {
-	return adminKey{ID: k.ID, Name: k.Name, Scopes: k.Scopes, App: k.App, Origins: k.Origins, Signed: k.Signed, CreatedAt: web.Time(k.CreatedAt),
+func adminKeyOf(k auth.Key) AdminKey {
+	return AdminKey{ID: k.ID, Name: k.Name, Scopes: k.Scopes, App: k.App, Origins: k.Origins, Signed: k.Signed, CreatedAt: web.Time(k.CreatedAt),
 		ExpiresAt: optionalTime(k.ExpiresAt), LastUsedAt: optionalTime(k.LastUsedAt), RevokedAt: optionalTime(k.RevokedAt)}
 }
 
 // newAdminKey is a key with what is shown once.
 type newAdminKey struct {
-	adminKey
+	AdminKey
 	Key           string `json:"key" doc:"Send it as Authorization: Bearer. It is shown this once."`
 	SigningSecret string `json:"signing_secret,omitempty" doc:"For X-Signature. It is shown this once."`
 }
@@ -103,7 +103,8 @@ func (p *product) createKey(ctx context.Context, in *createKeyInput) (*struct{ B
 	return &struct{ Body newAdminKey }{newAdminKey{adminKeyOf(key), secret, signing}}, nil
 }
 
-type pageInput struct {
+// PageInput is what every list takes.
+type PageInput struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"Entries per page."`
 	Cursor string `query:"cursor" doc:"The next of the page before."`
 }
@@ -112,7 +113,7 @@ type keyCursor struct {
 	After string `json:"a"`
 }
 
-func (p *product) listKeys(ctx context.Context, in *pageInput) (*struct{ Body web.Page[adminKey] }, error) {
+func (p *product) listKeys(ctx context.Context, in *PageInput) (*struct{ Body web.Page[AdminKey] }, error) {
 	var c keyCursor
 	if in.Cursor != "" {
 		if err := web.ParseCursor(in.Cursor, &c); err != nil {
@@ -123,7 +124,7 @@ func (p *product) listKeys(ctx context.Context, in *pageInput) (*struct{ Body we
 	if err != nil {
 		return nil, err
 	}
-	items := make([]adminKey, len(keys))
+	items := make([]AdminKey, len(keys))
 	for i, k := range keys {
 		items[i] = adminKeyOf(k)
 	}
@@ -131,23 +132,24 @@ func (p *product) listKeys(ctx context.Context, in *pageInput) (*struct{ Body we
 	if len(keys) == in.Limit {
 		next = web.Cursor(keyCursor{keys[len(keys)-1].ID})
 	}
-	return &struct{ Body web.Page[adminKey] }{web.NewPage(items, next)}, nil
+	return &struct{ Body web.Page[AdminKey] }{web.NewPage(items, next)}, nil
 }
 
-type keyPath struct {
+// KeyPath names a key in a URL.
+type KeyPath struct {
 	ID string `path:"id"`
 }
 
-func (p *product) getKey(ctx context.Context, in *keyPath) (*struct{ Body adminKey }, error) {
+func (p *product) getKey(ctx context.Context, in *KeyPath) (*struct{ Body AdminKey }, error) {
 	key, err := p.guard.Get(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body adminKey }{adminKeyOf(key)}, nil
+	return &struct{ Body AdminKey }{adminKeyOf(key)}, nil
 }
 
 type rotateKeyInput struct {
-	keyPath
+	KeyPath
 	Body *struct {
 		Overlap string `json:"overlap,omitempty" doc:"How long the old secret stays good, such as 24h; 0s ends it at once." default:"24h"`
 	} `required:"false"`
@@ -165,10 +167,10 @@ func (p *product) rotateKey(ctx context.Context, in *rotateKeyInput) (*struct{ B
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body newAdminKey }{newAdminKey{adminKey: adminKeyOf(key), Key: secret}}, nil
+	return &struct{ Body newAdminKey }{newAdminKey{AdminKey: adminKeyOf(key), Key: secret}}, nil
 }
 
-func (p *product) revokeKey(ctx context.Context, in *keyPath) (*struct{}, error) {
+func (p *product) revokeKey(ctx context.Context, in *KeyPath) (*struct{}, error) {
 	return nil, p.guard.Revoke(ctx, in.ID)
 }
 
@@ -184,7 +186,7 @@ type deadLetter struct {
 }
 
 type listDeadInput struct {
-	pageInput
+	PageInput
 	Consumer string `query:"consumer" doc:"Only of this consumer."`
 }
 

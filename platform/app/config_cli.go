@@ -3,6 +3,7 @@ package app
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +15,7 @@ func configCommand(modules []Module) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	show := &cobra.Command{Use: "show", Short: "Print every setting, its value and where that came from", Args: cobra.NoArgs,
 		Example: "  app config show\n  APP_LISTEN=:9000 app config show --json"}
-	loadShow := bindSettings(show, modules)
+	loadShow := bindSettings(show, modules, os.Environ())
 	show.RunE = func(cmd *cobra.Command, _ []string) error {
 		_, values, err := loadShow()
 		if err != nil {
@@ -28,7 +29,7 @@ func configCommand(modules []Module) *cobra.Command {
 	}
 	check := &cobra.Command{Use: "check", Short: "Check the configuration and say nothing if it is good", Args: cobra.NoArgs,
 		Example: "  app config check --config=/etc/switchboard/app.yaml"}
-	loadCheck := bindSettings(check, modules)
+	loadCheck := bindSettings(check, modules, os.Environ())
 	check.RunE = func(*cobra.Command, []string) error {
 		_, _, err := loadCheck()
 		return err

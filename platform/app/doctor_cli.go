@@ -41,7 +41,7 @@ func doctorCommand(modules []Module) *cobra.Command {
 		Long:    "Look at the configuration, the machine and the data directory, and say what is wrong and what to do.\nIt changes nothing, and works beside a running server as well as without one. Exits with 1 if something is wrong.",
 		Example: "  app doctor\n  app doctor --data-dir=/var/lib/switchboard --json",
 	}
-	load := bindSettings(cmd, modules)
+	load := bindSettings(cmd, modules, os.Environ())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		set, _, err := load()
 		if err != nil {

@@ -91,7 +91,7 @@ func keysList(connect func() (*Client, error)) *cobra.Command {
 				table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				_, _ = fmt.Fprintln(table, "ID\tNAME\tAPP\tSCOPES\tLAST USED\tSTATE")
 				return func(raw json.RawMessage) error {
-					var k adminKey
+					var k AdminKey
 					if err := json.Unmarshal(raw, &k); err != nil {
 						return err
 					}

@@ -2,12 +2,13 @@ package app
 
 import (
 	"github.com/spf13/cobra"
+	"os"
 )
 
 func openapiCommand(modules []Module) *cobra.Command {
 	cmd := &cobra.Command{Use: "openapi", Short: "Print the API description (OpenAPI 3.1)", Args: cobra.NoArgs,
 		Example: "  app openapi > openapi/openapi.yaml\n  app openapi --json --modules=collector"}
-	load := bindSettings(cmd, modules)
+	load := bindSettings(cmd, modules, os.Environ())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		set, _, err := load()
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -109,16 +108,13 @@ func wantsJSON(cmd *cobra.Command) bool {
 
 // bindSettings adds the flags of the configuration to a command and gives the
 // function that reads it all.
-func bindSettings(cmd *cobra.Command, modules []Module) func() (*settings, *config.Values, error) {
+func bindSettings(cmd *cobra.Command, modules []Module, env []string) func() (*settings, *config.Values, error) {
 	set := newSettings(modules)
 	sections := set.sections(modules)
 	config.BindFlags(cmd.Flags(), sections...)
 	file := cmd.Flags().String("config", "", "configuration file, YAML (APP_CONFIG)")
 	return func() (*settings, *config.Values, error) {
-		if *file == "" {
-			*file = os.Getenv("APP_CONFIG")
-		}
-		values, err := config.Load(config.Source{Flags: cmd.Flags(), Env: os.Environ(), File: *file}, sections...)
+		values, err := config.Load(config.Source{Flags: cmd.Flags(), Env: env, File: *file}, sections...)
 		if err != nil {
 			return nil, nil, Usage(err)
 		}

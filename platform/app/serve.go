@@ -27,18 +27,45 @@ func serveCommand(modules []Module) *cobra.Command {
 			"  app serve --modules=collector --listen=127.0.0.1:9000 --data-dir=/var/lib/switchboard\n" +
 			"  app serve --nats-url=nats://10.0.0.5:4222 --database-url=postgres://switchboard@10.0.0.6/switchboard",
 	}
-	load := bindSettings(cmd, modules)
+	load := bindSettings(cmd, modules, os.Environ())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		set, _, err := load()
 		if err != nil {
 			return err
 		}
-		return serve(cmd.Context(), set, modules, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		return serve(cmd.Context(), set, modules, time.Now, cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
 	}
 	return cmd
 }
 
-func serve(ctx context.Context, set *settings, modules []Module, stdout, stderr io.Writer) error {
+// Options of Serve.
+type Options struct {
+	Modules []Module
+	// Args are flags of "app serve"; Env stands for the environment.
+	Args, Env []string
+	// Stdout gets the greeting, Stderr the log.
+	Stdout, Stderr io.Writer
+	Now            func() time.Time
+	// Ready is called once with the server's URL.
+	Ready func(url string)
+}
+
+// Serve does what "app serve" does, in this process and until ctx ends. Many
+// may run at once.
+func Serve(ctx context.Context, o Options) error {
+	cmd := &cobra.Command{Use: "serve"}
+	load := bindSettings(cmd, o.Modules, o.Env)
+	if err := cmd.ParseFlags(o.Args); err != nil {
+		return Usage(err)
+	}
+	set, _, err := load()
+	if err != nil {
+		return err
+	}
+	return serve(ctx, set, o.Modules, o.Now, o.Stdout, o.Stderr, o.Ready)
+}
+
+func serve(ctx context.Context, set *settings, modules []Module, now func() time.Time, stdout, stderr io.Writer, ready func(url string)) error {
 	begin := time.Now()
 	log, err := logs.New(stderr, set.log, isTerminal(stderr))
 	if err != nil {
@@ -48,9 +75,12 @@ func serve(ctx context.Context, set *settings, modules []Module, stdout, stderr 
 	if err != nil {
 		return Usage(err)
 	}
-	ctx, stop := stopSignals(ctx, log)
-	defer stop()
-	p, err := open(ctx, set, chosen, log, time.Now)
+	if ready == nil { // a process of its own
+		var stop func()
+		ctx, stop = stopSignals(ctx, log)
+		defer stop()
+	}
+	p, err := open(ctx, set, chosen, log, now)
 	if err != nil {
 		if errs.KindOf(err) == errs.Invalid {
 			return Usage(err)
@@ -58,8 +88,11 @@ func serve(ctx context.Context, set *settings, modules []Module, stdout, stderr 
 		return err
 	}
 	err = p.run(ctx, func() {
-		log.Info("ready", "took", time.Since(begin).Round(time.Millisecond), "url", p.url(), "modules", names(chosen))
+		log.Info("ready", "took", time.Since(begin).Round(time.Millisecond).String(), "url", p.url(), "modules", names(chosen))
 		greet(stdout, p, chosen)
+		if ready != nil {
+			ready(p.url())
+		}
 	})
 	if err != nil {
 		return err

@@ -44,7 +44,8 @@ type Bus struct {
 
 	base      context.Context // ends with Close
 	endBase   context.CancelFunc
-	closed    chan struct{}
+	closed    chan struct{} // Close has begun
+	ended     chan struct{} // every blocking call has returned
 	closeOnce sync.Once
 	running   sync.WaitGroup
 }
@@ -68,7 +69,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	}
 	b := &Bus{
 		cfg: cfg.withDefaults(), log: log, m: m, addr: cfg.Listen,
-		linked: make(chan struct{}), rejoined: make(chan struct{}), closed: make(chan struct{}),
+		linked: make(chan struct{}), rejoined: make(chan struct{}), closed: make(chan struct{}), ended: make(chan struct{}),
 		streams: map[string]Stream{}, watched: map[*Consumer]struct{}{},
 	}
 	b.base, b.endBase = context.WithCancel(context.WithoutCancel(ctx))
@@ -250,6 +251,7 @@ func (b *Bus) Close() error {
 		b.mu.Unlock()
 		b.endBase()
 		b.running.Wait() // Run and the subscriptions let go of the link first
+		close(b.ended)
 		if l := b.link.Load(); l != nil {
 			drain(l.nc)
 			b.saveLedger(context.Background(), l, true)

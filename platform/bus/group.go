@@ -111,6 +111,8 @@ func (g *Group) Publish(ctx context.Context, items [][]byte) error {
 			}
 		case <-ctx.Done():
 			return errs.Wrap(errs.Unavailable, ctx.Err(), "publish")
+		case <-g.b.ended: // no Run took it
+			return errClosed
 		}
 	}
 	return nil
@@ -130,6 +132,12 @@ func (g *Group) put(frames []*frame, items [][]byte, size, maxBytes int) ([]*fra
 	var f *frame
 	if n := len(g.queue); n > 0 {
 		f = g.queue[n-1]
+	}
+	// A call that fits in one frame gets one: frames that continue another
+	// must wait for it.
+	if f != nil && (f.items+len(items) > g.cfg.MaxItems || len(f.buf)+size > maxBytes) &&
+		len(items) <= g.cfg.MaxItems && size < maxBytes {
+		f = nil
 	}
 	for _, it := range items {
 		if f == nil || f.items >= g.cfg.MaxItems || len(f.buf)+itemSize(it) > maxBytes {

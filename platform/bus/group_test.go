@@ -206,12 +206,20 @@ func TestGroupIsBoundedAndLetsCallersGo(t *testing.T) {
 	if errs.KindOf(err) != errs.Unavailable || errors.Is(err, context.Canceled) {
 		t.Errorf("160 MiB waiting gave %v", err)
 	}
+	late := make(chan error)
+	go func() { late <- b.Group(bus.GroupConfig{Subject: "a"}).Publish(context.Background(), [][]byte{{1}}) }()
 	cancel()
 	wg.Wait() // callers whose context ended are gone although nothing ran
 	for len(over) > 0 {
 		if err := <-over; errs.KindOf(err) != errs.Unavailable {
 			t.Errorf("a caller that gave up got %v", err)
 		}
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-late; errs.KindOf(err) != errs.Unavailable {
+		t.Errorf("a call that nobody ever took got %v", err)
 	}
 }
 

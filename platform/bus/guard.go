@@ -102,6 +102,11 @@ type restarts struct {
 // check looks at the server and the disk and acts.
 func (b *Bus) check(ctx context.Context, r *restarts) {
 	if !b.embedded() {
+		ready := 0.0
+		if b.Ready() == nil {
+			ready = 1
+		}
+		b.m.ready.Set(ready)
 		return
 	}
 	free := freeSpace(b.cfg.Dir)

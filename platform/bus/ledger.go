@@ -64,6 +64,8 @@ func (b *Bus) openLedger(ctx context.Context, l *link) error {
 	b.ledger = led
 	b.mu.Unlock()
 	b.compareLedger(ctx, l)
+	// From now on messages come and go: what the orderly end left is history.
+	b.saveLedger(ctx, l, false)
 	return nil
 }
 

@@ -157,6 +157,32 @@ func TestWhatWasAcknowledgedIsOnDisk(t *testing.T) {
 	}
 }
 
+func TestAKillRaisesNoAlarm(t *testing.T) {
+	t.Parallel()
+	dir := written(t)
+	b := openDir(t, dir)
+	got := make(chan struct{}, 300)
+	stop := start(t, func(ctx context.Context) error {
+		return b.Consume(ctx, bus.Consumer{Stream: "Q", Name: "c", Batch: 10}, func(_ context.Context, msgs []bus.Message) error {
+			for range msgs {
+				got <- struct{}{}
+			}
+			return nil
+		})
+	})
+	for range 300 {
+		<-got
+	}
+	stop()
+	after := filepath.Join(t.TempDir(), "copy")
+	if out, err := exec.Command("cp", "-r", dir, after).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if alarms := openDir(t, after).Alarms(); len(alarms) != 0 {
+		t.Errorf("false alarms %v", alarms)
+	}
+}
+
 func TestADirectoryHasOneUser(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -1,0 +1,133 @@
+package apptest
+
+import (
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Build compiles the program once for all tests of this process and gives its
+// path.
+func Build(t testing.TB) string {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatalf("build the program: %v", err)
+	}
+	return path
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	// The build cache makes this quick; one file serves every run.
+	dir := filepath.Join(root, "build")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "app-under-test")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, ".")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", errors.New(string(out))
+	}
+	return path, nil
+})
+
+func moduleRoot() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	return filepath.Dir(strings.TrimSpace(string(out))), err
+}
+
+// Process is the product as a process of its own.
+type Process struct {
+	URL string
+	Key string
+	Dir string
+	Log *Log
+
+	t    testing.TB
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+// Exec starts "app serve" on the data directory dir and waits until it is
+// ready. It is killed at the end of the test if it still runs.
+func Exec(t testing.TB, dir string, env []string, args ...string) *Process {
+	t.Helper()
+	p := &Process{Dir: dir, Log: &Log{}, t: t, done: make(chan struct{})}
+	// What an earlier process left behind would be taken for this one's.
+	_ = os.Remove(filepath.Join(dir, "server.url"))
+	p.cmd = exec.Command(Build(t), append([]string{"serve", "--listen=127.0.0.1:0", "--data-dir=" + dir}, args...)...)
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.Log, p.Log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = p.cmd.Wait(); close(p.done) }()
+	t.Cleanup(p.Kill)
+	deadline := time.Now().Add(patience)
+	for !p.ready() {
+		select {
+		case <-p.done:
+			t.Fatalf("the process ended: %s\n%s", p.cmd.ProcessState, p.Log)
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the process is not ready\n%s", p.Log)
+		}
+	}
+	return p
+}
+
+func (p *Process) ready() bool {
+	url, err := os.ReadFile(filepath.Join(p.Dir, "server.url"))
+	if err != nil {
+		return false
+	}
+	p.URL = strings.TrimSpace(string(url))
+	key, err := os.ReadFile(filepath.Join(p.Dir, "admin.key"))
+	if err != nil {
+		return false
+	}
+	p.Key = strings.TrimSpace(string(key))
+	resp, err := http.Get(p.URL + "/readyz")
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// PID is the id of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Kill ends the process at once, as kill -9 does, and waits until it is gone.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// Terminate asks the process to stop and gives its exit code.
+func (p *Process) Terminate() int {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatalf("the process did not stop\n%s", p.Log)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
