@@ -24,7 +24,8 @@ const adminFile = "admin.key"
 //
 // With a preset, that is the credential: any 16 or more printable characters.
 // One of another form than sb_<id>_<secret> has the id "admin". A preset of
-// before stops working, also for other instances on the same database.
+// before stops working, also for other instances on the same database, and so
+// does the key that the file held.
 //
 // Without one, the file of before stays if its credential still works; else a
 // new key is made. On SQLite, where no other instance can use them, the admin
@@ -39,7 +40,7 @@ func (g *Guard) EnsureAdmin(ctx context.Context, dataDir string, preset config.S
 	has := strings.TrimSpace(string(held))
 	want := strings.TrimSpace(preset.Reveal())
 	if want != "" {
-		err = g.ensurePreset(ctx, want)
+		err = g.ensurePreset(ctx, want, has)
 	} else {
 		want, err = g.ensureOwn(ctx, has, absent)
 	}
@@ -55,8 +56,9 @@ func (g *Guard) EnsureAdmin(ctx context.Context, dataDir string, preset config.S
 	return path, nil
 }
 
-// ensurePreset stores a preset as the only one.
-func (g *Guard) ensurePreset(ctx context.Context, preset string) error {
+// ensurePreset stores a preset as the only one, and revokes the key of this
+// instance that the file has held until now.
+func (g *Guard) ensurePreset(ctx context.Context, preset, has string) error {
 	if err := validPreset(preset); err != nil {
 		return err
 	}
@@ -86,6 +88,12 @@ func (g *Guard) ensurePreset(ctx context.Context, preset string) error {
 		}
 		others, err := idsOf(ctx, tx, fromPreset, id)
 		if err != nil {
+			return err
+		}
+		own, err := selectKey(ctx, tx, idOf(has))
+		if held := hashOf(has); err == nil && own.source == fromAdmin && own.key.RevokedAt == nil && subtle.ConstantTimeCompare(own.hash[:], held[:]) == 1 {
+			others = append(others, own.key.ID)
+		} else if err != nil && errs.KindOf(err) != errs.NotFound {
 			return err
 		}
 		touched = append(touched, others...)

@@ -54,15 +54,20 @@ func idOf(credential string) string {
 		return presetID
 	}
 	id, secret, ok := strings.Cut(rest, "_")
-	if !ok || id == "" || len(id) > maxID || len(secret) < leastPreset {
+	if !ok || !validID(id) || len(secret) < leastPreset {
 		return presetID
 	}
+	return id
+}
+
+// validID tells whether a key can have this id.
+func validID(id string) bool {
 	for i := range len(id) {
 		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return presetID
+			return false
 		}
 	}
-	return id
+	return id != "" && len(id) <= maxID
 }
 
 // hashOf hashes a whole credential. A fast hash will do: 256 random bits cannot

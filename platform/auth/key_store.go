@@ -71,14 +71,17 @@ func micros(t *time.Time) int64 {
 
 // selectKey gives a key; errs.NotFound if there is none.
 func selectKey(ctx context.Context, q store.Querier, id string) (row, error) {
+	if !validID(id) {
+		return row{}, errs.New(errs.NotFound, "there is no such key")
+	}
 	r, err := scanRow(q.QueryRowContext(ctx, `select `+columns+` from auth_key where id = $1`, id).Scan)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return row{}, errs.New(errs.NotFound, "there is no key %q", id)
-	case err != nil && errs.KindOf(err) == errs.Internal:
+	case err != nil:
 		return row{}, errs.Wrap(errs.Unavailable, err, "read key %s", id)
 	}
-	return r, err
+	return r, nil
 }
 
 func selectKeys(ctx context.Context, q store.Querier, after string, limit int) ([]Key, error) {
@@ -100,7 +103,7 @@ func selectKeys(ctx context.Context, q store.Querier, after string, limit int) (
 		}
 		keys = append(keys, r.key)
 	}
-	return keys, errors.Join(rows.Err(), rows.Close())
+	return keys, errs.Wrap(errs.Unavailable, errors.Join(rows.Err(), rows.Close()), "list keys")
 }
 
 func insertKey(ctx context.Context, tx store.Querier, r row) error {

@@ -460,16 +460,19 @@ func (p *puller) request() error {
 // none when the caller should look around and call again, and what it has with an error
 // when the consumer is gone.
 func (p *puller) take(ctx context.Context) ([]delivery, error) {
-	if !p.open && len(p.ch) == 0 {
-		if err := p.request(); err != nil {
-			return nil, err
-		}
-	}
 	var got []delivery
 	var linger <-chan time.Time
 	silence := time.NewTimer(pullExpires + 5*time.Second)
 	defer silence.Stop()
 	for len(got) < p.c.Batch {
+		if !p.open && len(p.ch) == 0 {
+			if len(got) > 0 {
+				break
+			}
+			if err := p.request(); err != nil {
+				return nil, err
+			}
+		}
 		select {
 		case m, ok := <-p.ch:
 			if !ok {
@@ -486,9 +489,6 @@ func (p *puller) take(ctx context.Context) ([]delivery, error) {
 			}
 			if p.left--; p.left <= 0 {
 				p.open = false
-				if len(p.ch) == 0 {
-					return got, nil
-				}
 			}
 			if linger == nil {
 				linger = time.After(pullLinger)
@@ -513,13 +513,14 @@ func (p *puller) take(ctx context.Context) ([]delivery, error) {
 // status deals with a message of the server about a request. done means that
 // the request has ended.
 func (p *puller) status(m *nats.Msg) (done bool, err error) {
-	if m.Subject != p.current {
-		return false, nil // of a request long given up
+	if m.Subject != p.current || !p.open {
+		return false, nil // of a request that has ended for us already
 	}
 	code, text := m.Header.Get("Status"), strings.ToLower(m.Header.Get("Description"))
 	switch {
 	case code == "100": // heartbeat
 		return false, nil
+	case code == "409" && strings.Contains(text, "batch completed"):
 	case code == "409" && strings.Contains(text, "message size exceeds maxbytes"):
 		p.whole = true
 	case code == "409" && (strings.Contains(text, "consumer deleted") || strings.Contains(text, "push based")), code == "503":

@@ -90,6 +90,7 @@ func TestOnlyTheCulpritOfABatchBecomesADeadLetter(t *testing.T) {
 					}
 					return len(dead) > 0
 				})
+				within(t, 5*time.Second, "the others are handled", func() bool { mu.Lock(); defer mu.Unlock(); return len(good) == 9 })
 				mu.Lock()
 				defer mu.Unlock()
 				if len(good) != 9 || alone != c.calls {

@@ -26,8 +26,9 @@ const (
 	stateLive   = 2 // both take one byte in SQLite, unlike 0 and 1, which take none
 	stateErased = 3
 
-	// chunk is the number of rows of one statement.
-	chunk = 128
+	// chunk is the number of rows of one statement. SQLite looks each $n up by
+	// name when it prepares, so that the cost of a statement grows with their square.
+	chunk = 32
 )
 
 //go:embed migrations/*.sql
@@ -221,7 +222,7 @@ func (k *Keyring) scrub(ctx context.Context, always bool) error {
 			return nil
 		}
 	} else if err != nil {
-		return fmt.Errorf("look for an interrupted scrub: %w", err)
+		return errs.Wrap(errs.Unavailable, err, "look for an interrupted scrub")
 	}
 	if err := k.db.Scrub(ctx); err != nil {
 		return fmt.Errorf("scrub destroyed keys: %w", err)
@@ -248,5 +249,5 @@ func each(ctx context.Context, q store.Querier, query string, args []any, row fu
 			return err
 		}
 	}
-	return errors.Join(rows.Err(), rows.Close())
+	return errs.Wrap(errs.Unavailable, errors.Join(rows.Err(), rows.Close()), "read rows")
 }

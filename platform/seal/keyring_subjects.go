@@ -15,7 +15,7 @@ import (
 // several people, the first it was bound to counts. It fails with errs.Invalid
 // for an alias without kind or value.
 //
-// Subjects that nobody has asked for in the last minute cost one query per 128
+// Subjects that nobody has asked for in the last minute cost one query per 32
 // of them; all new ones of all concurrent calls share a transaction.
 func (k *Keyring) Subjects(ctx context.Context, aliases []Alias) ([]Subject, error) {
 	indexes, err := k.indexes(aliases)

@@ -262,7 +262,7 @@ func (k *Keyring) sweepTransits(ctx context.Context) error {
 	now := int64(store.MicrosOf(k.now()))
 	var expired int
 	if err := k.db.Read().QueryRowContext(ctx, `select count(*) from keys_transit where expires_at <= $1`, now).Scan(&expired); err != nil {
-		return errors.Join(failed, fmt.Errorf("look for expired transit keys: %w", err))
+		return errors.Join(failed, errs.Wrap(errs.Unavailable, err, "look for expired transit keys"))
 	}
 	if expired == 0 {
 		return failed

@@ -35,6 +35,14 @@ type body struct {
 // gzipReaders spares the 40 KiB that each new gzip.Reader costs.
 var gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
 
+// hurry sets the deadline for the body of a request. It covers the body alone:
+// it is lifted at its end, so that streams and long polls are not cut off by
+// it. It holds for bodies that nobody reads too, for net/http reads what is
+// left of them.
+func (x *exchange) hurry() {
+	_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.start.Add(x.server.cfg.ReadTimeout))
+}
+
 // admit puts the limits of the route before the body of r. It answers 413 and
 // 415 by its error without having read anything.
 func (x *exchange) admit(r *http.Request) error {
@@ -55,9 +63,6 @@ func (x *exchange) admit(r *http.Request) error {
 	if r.ContentLength > b.wireLimit {
 		return tooLarge(b.wireLimit)
 	}
-	// The deadline covers the body alone: it is lifted at its end, so that
-	// streams and long polls are not cut off by it.
-	_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now().Add(cfg.ReadTimeout))
 	x.body = b
 	r.Body = b
 	return nil

@@ -76,6 +76,7 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	state := s.Ready()
+	w.Header()["Cache-Control"] = headerNoStore
 	status := http.StatusOK
 	if state.Status != stateReady {
 		status = http.StatusServiceUnavailable

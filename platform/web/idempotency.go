@@ -101,7 +101,7 @@ func (i *idempotency) serve(x *exchange, r *http.Request, keys []string, next ht
 		replay(x, first)
 		return
 	}
-	i.run1(x, r, c, next)
+	i.answerFirst(x, r, c, next)
 }
 
 // requestIdentity is all that makes two requests the same. A key in the query
@@ -129,8 +129,8 @@ func replay(x *exchange, a *answer) {
 	_, _ = x.Write(a.Body)
 }
 
-// run1 lets next answer the first time and keeps the answer before it is sent.
-func (i *idempotency) run1(x *exchange, r *http.Request, c *claim, next http.Handler) {
+// answerFirst lets next answer the first time and keeps the answer before it is sent.
+func (i *idempotency) answerFirst(x *exchange, r *http.Request, c *claim, next http.Handler) {
 	kept := false
 	// What follows happens even if the client has left.
 	ctx := context.WithoutCancel(r.Context())

@@ -97,9 +97,10 @@ func write(w http.ResponseWriter, r *http.Request, p *ProblemDocument) {
 		}
 	}
 	h := w.Header()
-	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {
+	for _, name := range []string{"Content-Encoding", "Etag", "Last-Modified"} {
 		h.Del(name)
 	}
+	h["Cache-Control"] = headerNoStore
 	for name, values := range p.header {
 		h[name] = values
 	}
@@ -187,8 +188,8 @@ func seconds(d time.Duration) string {
 	return strconv.Itoa(max(1, int(math.Ceil(d.Seconds()))))
 }
 
-// adoptHuma makes huma's own errors problems of ours. huma keeps this hook in
-// a package variable; it is set once and holds no state of any server, so
+// adoptHuma makes huma's own errors problems of ours. huma keeps these hooks
+// in package variables; they are set once and hold no state of any server, so
 // that several servers can run in one process.
 var adoptHuma = sync.OnceFunc(func() {
 	huma.NewError = func(status int, msg string, causes ...error) huma.StatusError {
@@ -199,9 +200,7 @@ var adoptHuma = sync.OnceFunc(func() {
 			}
 		}
 		if status >= 500 {
-			p := problemOf(errors.Join(append([]error{errors.New(msg)}, causes...)...))
-			p.Status, p.Title = status, http.StatusText(status)
-			return p
+			return problemOf(errors.Join(append(causes, errors.New(msg))...))
 		}
 		fields := make([]errs.Field, 0, len(causes))
 		for _, err := range causes {
@@ -209,10 +208,22 @@ var adoptHuma = sync.OnceFunc(func() {
 				fields = append(fields, fieldOf(err))
 			}
 		}
-		if status == http.StatusBadRequest && len(fields) == 1 && fields[0].Location == "body" {
+		if (status == http.StatusBadRequest || status == http.StatusUnsupportedMediaType) && len(fields) == 1 && fields[0].Location == "body" {
 			msg = fields[0].Message
 		}
 		return newProblem(status, msg, fields...)
+	}
+	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, causes ...error) huma.StatusError {
+		err := huma.NewError(status, msg, causes...)
+		if p, ok := err.(*ProblemDocument); ok && ctx != nil {
+			for name, values := range p.header {
+				ctx.SetHeader(name, values[0])
+			}
+			if x := exchangeOf(ctx.Context()); x != nil {
+				x.note(p)
+			}
+		}
+		return err
 	}
 })
 

@@ -159,14 +159,14 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !rt.op.Public {
 		p, err := rt.server.authenticate(r, &rt.op)
 		if err != nil {
-			rt.fail(x, r, err)
+			Fail(x, r, err)
 			return
 		}
 		x.key = p.Key.ID
 		x.Header()["Cache-Control"] = headerNoStore
 		if rt.op.CORS {
 			if err := AllowOrigin(w, r, p); err != nil {
-				rt.fail(x, r, err)
+				Fail(x, r, err)
 				return
 			}
 		}
@@ -192,15 +192,6 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	rt.handler.ServeHTTP(x, r)
-}
-
-// fail answers before the exchange is in the context.
-func (rt *route) fail(x *exchange, r *http.Request, err error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		// net/http reads what is left of the body; not for ever.
-		_ = x.admit(r)
-	}
-	Fail(x, r, err)
 }
 
 // stream lifts the write deadline and ties ctx to the life of the server.

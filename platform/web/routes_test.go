@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"switchboard/platform/auth"
 	"switchboard/platform/errs"
 	"switchboard/platform/web"
@@ -208,9 +210,20 @@ func TestErrorsBecomeProblemsAndOursStayInTheLog(t *testing.T) {
 		}) (*struct{}, error) {
 			return nil, failures[in.Kind].err
 		})
+		// Mounted with huma's own Register, as its helpers do.
+		op := web.Op{ID: "x-direct", Method: "GET", Path: "/x/direct/{kind}", Summary: "Fails", Public: true}
+		huma.Register(r.API, op.Operation(r), func(_ context.Context, in *struct {
+			Kind string `path:"kind"`
+		}) (*struct{}, error) {
+			return nil, failures[in.Kind].err
+		})
+		r.Handle(web.Op{ID: "x-json", Method: "GET", Path: "/x/json", Summary: "Fails", Public: true}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Seen", web.RequestID(r.Context()))
+			web.WriteJSON(w, 200, map[string]any{"f": func() {}})
+		}))
 	})
 	for kind, want := range failures {
-		for _, path := range []string{"/x/plain/", "/x/huma/"} {
+		for _, path := range []string{"/x/plain/", "/x/huma/", "/x/direct/"} {
 			a := p.do("GET", path+kind, "")
 			doc := a.problem(t)
 			if a.status != want.status || !strings.HasPrefix(doc.Detail, want.detail) {
@@ -231,6 +244,11 @@ func TestErrorsBecomeProblemsAndOursStayInTheLog(t *testing.T) {
 				}
 			}
 		}
+	}
+	broken := p.do("GET", "/x/json", "")
+	broken.problem(t)
+	if broken.status != 500 || len(p.log.lines(broken.header.Get("X-Seen"), "unsupported type")) != 1 {
+		t.Errorf("no JSON form: %d, log %s", broken.status, p.log)
 	}
 	if got := p.do("GET", "/x/plain/limit", "").header.Get("Retry-After"); got != "2" {
 		t.Errorf("Retry-After %q for 1.5 s", got)

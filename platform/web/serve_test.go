@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2/sse"
+
 	"switchboard/platform/errs"
 	"switchboard/platform/web"
 )
@@ -95,6 +97,12 @@ func streams(r *web.Router) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}))
+	op := web.Op{ID: "x-sse", Method: "GET", Path: "/x/sse", Summary: "Events", Public: true, Stream: true}
+	sse.Register(r.API, op.Operation(r), map[string]any{"message": thing{}}, func(ctx context.Context, _ *struct{}, send sse.Sender) {
+		_ = send.Data(thing{Name: "hello"})
+		<-ctx.Done()
+		_ = send.Data(thing{Name: "bye"})
+	})
 	r.Handle(web.Op{Path: "/x/socket/", Public: true}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -135,7 +143,7 @@ func TestShutdownEndsStreamsAndPollsAndSockets(t *testing.T) {
 	t.Parallel()
 	p := start(t, setup{shutdown: 10 * time.Second}, streams)
 	readers := map[string]*bufio.Reader{}
-	for _, path := range []string{"/x/live", "/x/poll", "/x/socket/"} {
+	for _, path := range []string{"/x/live", "/x/poll", "/x/sse", "/x/socket/"} {
 		readers[path] = open(t, p, path)
 	}
 	begin := time.Now()
@@ -143,7 +151,7 @@ func TestShutdownEndsStreamsAndPollsAndSockets(t *testing.T) {
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("the stop took %s", took)
 	}
-	for path, last := range map[string]string{"/x/live": "bye", "/x/poll": "stopping", "/x/socket/": "bye"} {
+	for path, last := range map[string]string{"/x/live": "bye", "/x/poll": "stopping", "/x/sse": "bye", "/x/socket/": "bye"} {
 		rest, err := io.ReadAll(readers[path])
 		if err != nil || !strings.Contains(string(rest), last) {
 			t.Errorf("%s: %q %v", path, rest, err)

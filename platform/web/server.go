@@ -105,6 +105,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h["X-Content-Type-Options"] = headerNosniff
 	h["Referrer-Policy"] = headerReferrer
 	h["Content-Security-Policy"] = headerCSP // a page sets its own
+	if r.Body != nil && r.Body != http.NoBody {
+		x.hurry()
+	}
 	s.active.Add(1)
 	s.meter.inflight.Inc()
 	defer x.finish(r)
@@ -244,6 +247,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, timeout time.Duratio
 	}
 	cut()
 	_ = srv.Close()
+	if err != nil { // those that heed their context get a moment to put things away
+		moment, end := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		_ = s.drained(moment)
+		end()
+	}
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("web: serve: %w", err)
 	}

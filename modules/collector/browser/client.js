@@ -3,7 +3,7 @@
  * One ES module without dependencies; served as it is. It adds no global.
  *
  *   <script type="module">
- *     import { createClient } from 'https://collect.example.com/collector/client.js'
+ *     import { createClient } from 'https://collect.example.com/…/client.js'
  *     const collector = createClient({ url: 'https://collect.example.com', key: 'sb_web_…' })
  *     collector.track('page interaction', 'pageview', { path: location.pathname })
  *   </script>
@@ -100,7 +100,7 @@ export function createClient(options) {
   function scan() {
     const found = new Map(memory)
     chars = 0
-    for (let i = store ? store.length : 0; i--;) {
+    for (let i = 0; store && i < store.length; i++) {
       const name = store.key(i)
       const entry = name?.startsWith(prefix) && store.getItem(name)
       if (!entry) continue
@@ -218,7 +218,7 @@ export function createClient(options) {
     timer = 0
     busy++
     return chain = chain
-      .then(() => locks ? locks.request(prefix, send) : send())
+      .then(async () => { await (locks ? locks.request(prefix, send) : send()) })
       .catch(cause => report('retry', 'not sent', { cause }))
       .then(() => {
         busy--
@@ -236,8 +236,11 @@ export function createClient(options) {
       const batch = take(list, BEACON_LIMIT)
       const body = wrap(batch)
       list = list.slice(batch.length)
-      if (navigator.sendBeacon?.(beaconURL, body)) batch.forEach(([name]) => fresh.delete(name))
-      else fetch(beaconURL, { method: 'POST', body, keepalive: true, credentials: 'omit' }).catch(() => {})
+      batch.forEach(([name]) => fresh.delete(name))
+      if (!navigator.sendBeacon?.(beaconURL, body)) {
+        fetch(beaconURL, { method: 'POST', body, keepalive: true, credentials: 'omit' })
+          .catch(() => batch.forEach(([name]) => fresh.add(name)))
+      }
     }
   }
 
