@@ -32,6 +32,7 @@ type crowd struct {
 	acked   atomic.Int64 // events
 	resent  atomic.Int64 // requests
 	refused atomic.Int64 // requests answered with 503 or 507
+	locked  atomic.Int64 // requests given up: their Idempotency-Key was held
 
 	stop chan struct{}
 	busy sync.WaitGroup
@@ -72,7 +73,7 @@ func newCrowd(t testing.TB, n int) *crowd {
 	t.Cleanup(c.http.CloseIdleConnections)
 	for i := range n {
 		c.visitors = append(c.visitors, &visitor{crowd: c, number: i,
-			session: fmt.Sprintf("visitor/%d %x", i, seed), rand: rand.New(rand.NewPCG(seed, uint64(i)))})
+			session: fmt.Sprintf("visitor %d of %x", i, seed), rand: rand.New(rand.NewPCG(seed, uint64(i)))})
 	}
 	return c
 }
@@ -133,7 +134,7 @@ func (v *visitor) run() {
 			v.pending = v.pack()
 		}
 		switch p := v.pending; v.send(p) {
-		case clear:
+		case acknowledged:
 			// Now and then the answer is lost on the way back: the client
 			// sends again what is stored already.
 			if p.repeatable() && !p.again && v.rand.IntN(20) == 0 {
@@ -191,8 +192,7 @@ func (v *visitor) pack() *parcel {
 	switch v.rand.IntN(5) {
 	case 0: // neither
 	case 1:
-		p.key = fmt.Sprintf("%s-%d", v.session[len("visitor/"):], p.first)
-		p.key = strings.ReplaceAll(p.key, " ", "-")
+		p.key = fmt.Sprintf("%d-%d", v.number, p.first)
 	default:
 		p.own = true
 	}
@@ -243,9 +243,9 @@ func (v *visitor) next(own bool) event {
 type answer int
 
 const (
-	clear    answer = iota // acknowledged
-	unclear                // none, or not now: may be stored or not
-	hopeless               // one that never should be
+	acknowledged answer = iota
+	unclear             // none, or not now: may be stored or not
+	hopeless            // one that never should be
 )
 
 // send sends a parcel once and notes in the ledger what was acknowledged.
@@ -275,8 +275,12 @@ func (v *visitor) send(p *parcel) answer {
 	case http.StatusServiceUnavailable, http.StatusInsufficientStorage:
 		v.refused.Add(1)
 		return unclear
-	case http.StatusConflict: // the first request with this Idempotency-Key has not ended
+	case http.StatusConflict:
 		if p.key != "" && p.again {
+			// To the server the first request with this Idempotency-Key is still
+			// under way, for two minutes after a kill: too long for this client.
+			v.locked.Add(1)
+			p.key = ""
 			return unclear
 		}
 	}
@@ -306,11 +310,11 @@ func (v *visitor) receipt(p *parcel, text []byte) answer {
 			v.acked.Add(1)
 		}
 	}
-	return clear
+	return acknowledged
 }
 
-// sendSome waits until n more events were acknowledged.
-func (c *crowd) sent(n int64) func() string {
+// more is a condition: that n more events than now are acknowledged.
+func (c *crowd) more(n int64) func() string {
 	want := c.acked.Load() + n
 	return func() string {
 		if got := c.acked.Load(); got < want {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -321,8 +322,7 @@ func explain(body []byte, err error) error {
 		return &malformed{errs.Field{Location: "body", Message: err.Error()}}
 	}
 	at := min(int(syntax.ByteOffset), len(body))
-	line := 1 + bytes.Count(body[:at], []byte("\n"))
-	column := at - bytes.LastIndexByte(body[:at], '\n')
+	comma := trailingComma(body, at)
 	message := syntax.Err.Error()
 	switch {
 	case errors.Is(syntax.Err, jsontext.ErrDuplicateName):
@@ -331,11 +331,13 @@ func explain(body []byte, err error) error {
 		message = "it ends too early"
 	case strings.Contains(message, "invalid UTF-8"):
 		message = "it is not UTF-8"
-	case trailingComma(body, at):
-		message = "a comma stands before the closing bracket"
+	case comma >= 0:
+		at, message = comma, "a comma stands before the closing bracket"
 	case strings.Contains(message, "depth"):
 		message = "it is nested too deeply"
 	}
+	line := 1 + bytes.Count(body[:at], []byte("\n"))
+	column := 1 + utf8.RuneCount(body[bytes.LastIndexByte(body[:at], '\n')+1:at])
 	location := "body"
 	for _, part := range strings.Split(strings.TrimPrefix(string(syntax.JSONPointer), "/"), "/") {
 		switch _, err := strconv.ParseUint(part, 10, 32); {
@@ -349,9 +351,19 @@ func explain(body []byte, err error) error {
 	return &malformed{errs.Field{Location: location, Message: fmt.Sprintf("%s (line %d, column %d)", message, line, column)}}
 }
 
-func trailingComma(body []byte, at int) bool {
-	before := bytes.TrimRight(body[:at], " \t\r\n")
-	after := bytes.TrimLeft(body[at:], " \t\r\n,")
-	return (bytes.HasSuffix(before, []byte(",")) || at < len(body) && body[at] == ',') &&
-		len(after) > 0 && (after[0] == '}' || after[0] == ']')
+// trailingComma gives the place of a comma before a closing bracket around at,
+// -1 if there is none.
+func trailingComma(body []byte, at int) int {
+	const space = " \t\r\n"
+	comma := at
+	if at == len(body) || body[at] != ',' {
+		comma = len(bytes.TrimRight(body[:at], space)) - 1
+	}
+	if comma < 0 || body[comma] != ',' {
+		return -1
+	}
+	if after := bytes.TrimLeft(body[comma+1:], space); len(after) == 0 || after[0] != '}' && after[0] != ']' {
+		return -1
+	}
+	return comma
 }

@@ -185,8 +185,8 @@ func (h *eventHTTP) find(ctx context.Context, f *EventFilter, body *TimeRange, w
 	}
 	if f.Cursor != "" {
 		var c eventCursor
-		if err := web.ParseCursor(f.Cursor, &c); err != nil {
-			return nil, err
+		if web.ParseCursor(f.Cursor, &c) != nil {
+			return nil, errs.InvalidFields("the cursor is not one of this list", errs.Field{Location: where + ".cursor", Message: "is not a cursor that this list gave"})
 		}
 		if c.Desc != q.Desc {
 			return nil, errs.InvalidFields("the cursor belongs to the other order", errs.Field{Location: where + ".cursor", Message: "belongs to the other order"})

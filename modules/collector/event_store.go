@@ -45,7 +45,7 @@ func (k kind) id() int64 {
 // eventStore keeps events, sessions and counters: one batch, one transaction.
 type eventStore struct{ db *store.DB }
 
-const rowsPerInsert = 100 // measured best for SQLite
+const rowsPerLookup = 100
 
 // errTwice says that some rows of a batch were there before.
 var errTwice = errors.New("collector: events stored twice")
@@ -100,7 +100,9 @@ func eventArgs(rows []eventRow) []any {
 
 func insertEvents(ctx context.Context, tx store.Querier, rows []eventRow) (int, error) {
 	total := 0
-	for chunk := range slices.Chunk(rows, rowsPerInsert) {
+	for len(rows) > 0 {
+		chunk := rows[:store.Chunk(len(rows))]
+		rows = rows[len(chunk):]
 		res, err := tx.ExecContext(ctx, insertEventSQL+store.Values(len(chunk), eventColumns, 1)+` on conflict (event_id) do nothing`, eventArgs(chunk)...)
 		if err != nil {
 			return 0, err
@@ -119,7 +121,7 @@ func insertEvents(ctx context.Context, tx store.Querier, rows []eventRow) (int, 
 // forgot its last sequence, is replaced by the next free one.
 func insertNew(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventRow, error) {
 	var fresh []eventRow
-	for chunk := range slices.Chunk(rows, rowsPerInsert) {
+	for chunk := range slices.Chunk(rows, rowsPerLookup) {
 		chunk, err := placed(ctx, tx, chunk)
 		if err != nil {
 			return nil, err
@@ -300,9 +302,11 @@ func sortedKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
 	return keys
 }
 
-// insertMany writes rows of n columns, a hundred at a time.
+// insertMany writes rows of n columns.
 func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {
-	for chunk := range slices.Chunk(args, columns*rowsPerInsert) {
+	for len(args) > 0 {
+		chunk := args[:columns*store.Chunk(len(args)/columns)]
+		args = args[len(chunk):]
 		if _, err := tx.ExecContext(ctx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk...); err != nil {
 			return err
 		}

@@ -34,7 +34,8 @@ func backupCommand() *cobra.Command {
 		}
 		for _, part := range []string{partData, partKeys} {
 			if err := download(cmd, c, part, filepath.Join(args[0], part+".tar.gz")); err != nil {
-				return fmt.Errorf("back up %s: %w", part, err)
+				// Half a backup must not be taken for one.
+				return errors.Join(fmt.Errorf("back up %s: %w", part, err), os.RemoveAll(args[0]))
 			}
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "backed up into %s; keep %s.tar.gz apart\n", args[0], partKeys)
@@ -85,32 +86,51 @@ func restoreCommand() *cobra.Command {
 		Use: "restore FOLDER", Short: "Restore a backup into a new data directory", Args: cobra.ExactArgs(1),
 		Example: "  app restore /var/backups/switchboard-2026-11-21 --data-dir=./restored\n  app serve --data-dir=./restored",
 	}
-	dir := cmd.Flags().String("data-dir", "./data", "data directory to make; it must not exist or be empty")
+	cmd.Flags().String("data-dir", "", "data directory to make; it must not exist or be empty (default \"./data\")")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if entries, err := os.ReadDir(*dir); err == nil && len(entries) > 0 {
-			return errs.New(errs.Conflict, "the data directory %s is not empty", *dir)
+		dir := dataDir(cmd)
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+			return errs.New(errs.Conflict, "the data directory %s is not empty", dir)
 		}
-		// Made beside and renamed at the end, so that half a restore is never
-		// taken for a data directory.
-		tmp := filepath.Clean(*dir) + ".restoring"
-		if err := os.Mkdir(tmp, 0o700); err != nil {
+		if err := restoreInto(dir, args[0]); err != nil {
 			return err
 		}
-		err := restoreInto(tmp, args[0])
-		if err == nil {
-			_ = os.Remove(*dir)
-			err = os.Rename(tmp, *dir)
-		}
-		if err != nil {
-			return errors.Join(err, os.RemoveAll(tmp))
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored into %s; start it with: app serve --data-dir=%s\n", *dir, *dir)
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "restored into %s; start it with: app serve --data-dir=%s\n", dir, dir)
 		return err
 	}
 	return cmd
 }
 
+// restoreInto unpacks a backup into a folder of the data directory, which may
+// be a mount point, and then moves the files up. While that folder is there, no
+// server starts: half a restore is never taken for a data directory.
 func restoreInto(dir, from string) error {
+	part := filepath.Join(dir, dirRestoring)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(part, 0o700); err != nil {
+		return err
+	}
+	if err := unpackBackup(part, from); err != nil {
+		return errors.Join(err, os.RemoveAll(part))
+	}
+	entries, err := os.ReadDir(part)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.Rename(filepath.Join(part, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	return errors.Join(os.Remove(part), syncDir(dir))
+}
+
+func unpackBackup(dir, from string) error {
 	for _, part := range []string{partData, partKeys} {
 		f, err := os.Open(filepath.Join(from, part+".tar.gz"))
 		if err != nil {
@@ -122,4 +142,13 @@ func restoreInto(dir, from string) error {
 		}
 	}
 	return os.Rename(filepath.Join(dir, fileBusExport), filepath.Join(dir, fileBusImport))
+}
+
+// syncDir writes the names in a folder to disk.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

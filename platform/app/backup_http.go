@@ -166,6 +166,9 @@ func unpack(r io.Reader, dir string) ([]string, error) {
 	for {
 		head, err := archive.Next()
 		if err == io.EOF {
+			if _, err := io.Copy(io.Discard, zip); err != nil { // up to the checksum
+				return nil, errs.Wrap(errs.Invalid, err, "the backup is damaged")
+			}
 			return names, nil
 		}
 		if err != nil {

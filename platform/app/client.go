@@ -28,38 +28,60 @@ type Client struct {
 }
 
 // ClientFlags adds --server, --key and --data-dir to a command. The returned
-// function finds the server and the key: by flag, by APP_SERVER and APP_KEY,
-// or through the data directory of a server on this machine.
+// function finds the server and the key: by flag, or through the data directory
+// of a server on this machine.
 func ClientFlags(cmd *cobra.Command) func() (*Client, error) {
-	f := cmd.PersistentFlags()
-	server := f.String("server", "", "URL of the server; found through the data directory if absent")
-	key := f.String("key", "", "API key; admin.key of the data directory if absent")
-	dir := f.String("data-dir", "", "data directory of a server on this machine (default \"./data\")")
+	find := serverFlags(cmd)
+	key := cmd.PersistentFlags().String("key", "", "API key; admin.key of the data directory if absent")
 	return func() (*Client, error) {
-		c := &Client{URL: *server, Key: *key, HTTP: http.DefaultClient}
-		if *dir == "" {
-			*dir = os.Getenv("APP_DATA_DIR")
-		}
-		if *dir == "" {
-			*dir = "./data"
-		}
-		if c.URL == "" {
-			text, err := os.ReadFile(filepath.Join(*dir, fileServer))
-			if err != nil {
-				return nil, errs.New(errs.Unavailable, "no server runs on the data directory %s; start one with \"app serve\" or name one with --server", *dir)
-			}
-			c.URL = strings.TrimSpace(string(text))
+		c := &Client{Key: *key, HTTP: http.DefaultClient}
+		var err error
+		if c.URL, err = find(); err != nil {
+			return nil, err
 		}
 		if c.Key == "" {
-			text, err := os.ReadFile(filepath.Join(*dir, fileAdminKey))
+			text, err := os.ReadFile(filepath.Join(dataDir(cmd), fileAdminKey))
 			if err != nil {
 				return nil, errs.New(errs.Denied, "no key: give --key, or --data-dir with its admin.key")
 			}
 			c.Key = strings.TrimSpace(string(text))
 		}
-		c.URL = strings.TrimSuffix(c.URL, "/")
 		return c, nil
 	}
+}
+
+// serverFlags adds --server and --data-dir to a command. The returned function
+// gives the URL of the server, without a slash at its end.
+func serverFlags(cmd *cobra.Command) func() (string, error) {
+	server := cmd.PersistentFlags().String("server", "", "URL of the server; found through the data directory if absent")
+	cmd.PersistentFlags().String("data-dir", "", "data directory of a server on this machine (default \"./data\")")
+	return func() (string, error) {
+		url := *server
+		if url == "" {
+			dir := dataDir(cmd)
+			text, err := os.ReadFile(filepath.Join(dir, fileServer))
+			if err != nil {
+				return "", errs.New(errs.Unavailable, "no server runs on the data directory %s; start one with \"app serve\" or name one with --server", dir)
+			}
+			url = string(text)
+		}
+		return strings.TrimSuffix(strings.TrimSpace(url), "/"), nil
+	}
+}
+
+// dataDir is the data directory of a command: its flag --data-dir, else
+// APP_DATA_DIR, else the default.
+func dataDir(cmd *cobra.Command) string {
+	f := cmd.Flags().Lookup("data-dir")
+	if f == nil {
+		f = cmd.PersistentFlags().Lookup("data-dir")
+	}
+	for _, dir := range []string{f.Value.String(), os.Getenv("APP_DATA_DIR")} {
+		if dir != "" {
+			return dir
+		}
+	}
+	return "./data"
 }
 
 // Do calls a route: it sends in as JSON unless it is nil, and reads the answer

@@ -10,6 +10,18 @@ import (
 	"switchboard/platform/config"
 )
 
+// What stands above the generated texts.
+const (
+	settingsPreface = "# Settings\n\n" +
+		"A flag beats the environment, the environment beats the file (`--config`, `APP_CONFIG`), the file beats the\n" +
+		"default. Every key can also be given as `--set key=value`. An unknown key or a bad value stops the start with one\n" +
+		"line that names the key and where it came from, and exit code 2. A secret can be read from a file: the variable or\n" +
+		"key with `_FILE` or `_file` at its end names it. `app config show` prints every value and its origin.\n\n" +
+		"This page is printed by `app config docs`, a sample file by `app config docs --sample`.\n\n"
+	samplePreface = "# Every setting at its default. Take the \"#\" from a line without a space after it to set that key.\n" +
+		"# The same keys as environment variables and flags: docs/config.md.\n"
+)
+
 func configCommand(modules []Module) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Show, explain and check the configuration", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
@@ -39,9 +51,9 @@ func configCommand(modules []Module) *cobra.Command {
 	sample := docs.Flags().Bool("sample", false, "print a sample file (YAML) instead")
 	docs.RunE = func(cmd *cobra.Command, _ []string) error {
 		sections := newSettings(modules).sections(modules)
-		text := config.Markdown(sections...)
+		text := settingsPreface + config.Markdown(sections...)
 		if *sample {
-			text = config.SampleYAML(sections...)
+			text = samplePreface + config.SampleYAML(sections...)
 		}
 		_, err := fmt.Fprint(cmd.OutOrStdout(), text)
 		return err

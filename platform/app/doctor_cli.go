@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -15,11 +16,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"switchboard/platform/auth"
 	"switchboard/platform/bus"
-	"switchboard/platform/config"
 	"switchboard/platform/logs"
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
+	"switchboard/platform/web"
 )
 
 // finding is one thing that doctor looked at.
@@ -38,7 +40,7 @@ const (
 func doctorCommand(modules []Module) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Say what is wrong with this machine, the configuration or the data directory", Args: cobra.NoArgs,
-		Long:    "Look at the configuration, the machine and the data directory, and say what is wrong and what to do.\nIt changes nothing, and works beside a running server as well as without one. Exits with 1 if something is wrong.",
+		Long:    "Look at the configuration, the machine and the data directory, and say what is wrong and what to do.\nIt repairs nothing, and works beside a running server as well as without one. Exits with 1 if something is wrong.",
 		Example: "  app doctor\n  app doctor --data-dir=/var/lib/switchboard --json",
 	}
 	load := bindSettings(cmd, modules, os.Environ())
@@ -47,7 +49,7 @@ func doctorCommand(modules []Module) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		findings := examine(cmd.Context(), set)
+		findings := examine(cmd.Context(), set, modules)
 		wrong := 0
 		for _, f := range findings {
 			if f.State == stateWrong {
@@ -71,7 +73,7 @@ func doctorCommand(modules []Module) *cobra.Command {
 }
 
 // examine makes all checks that the situation allows.
-func examine(ctx context.Context, set *settings) []finding {
+func examine(ctx context.Context, set *settings, modules []Module) []finding {
 	var out []finding
 	add := func(check, state, format string, args ...any) {
 		out = append(out, finding{check, state, fmt.Sprintf(format, args...)})
@@ -112,7 +114,7 @@ func examine(ctx context.Context, set *settings) []finding {
 		_ = l.Close()
 		add("port", stateOK, "%s is free", set.Listen)
 	}
-	examineStores(ctx, set, add)
+	examineStores(ctx, set, modules, add)
 	return out
 }
 
@@ -126,8 +128,16 @@ func examineDir(set *settings, add adder) bool {
 		add("data directory", stateOK, "%s does not exist yet; the first start makes it", set.DataDir)
 		return false
 	}
-	if err != nil || !info.IsDir() {
-		add("data directory", stateWrong, "%s cannot be used: %v", set.DataDir, err)
+	if err != nil {
+		add("data directory", stateWrong, "it cannot be used: %v", err)
+		return false
+	}
+	if !info.IsDir() {
+		add("data directory", stateWrong, "%s is not a directory", set.DataDir)
+		return false
+	}
+	if _, err := os.Stat(set.path(dirRestoring)); err == nil {
+		add("data directory", stateWrong, "a restore into it did not end: empty it and restore again")
 		return false
 	}
 	if info.Mode().Perm()&0o077 != 0 {
@@ -139,16 +149,16 @@ func examineDir(set *settings, add adder) bool {
 		return false
 	}
 	_ = os.Remove(probe)
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(set.DataDir, &fs); err == nil {
-		free := config.Bytes(int64(fs.Bavail) * fs.Bsize)
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(set.DataDir, &disk); err == nil {
+		free := float64(disk.Bavail) * float64(disk.Bsize) / (1 << 30)
 		switch {
-		case free < 64<<20:
-			add("disk", stateWrong, "only %s are free: events are refused soon", free)
-		case free < 1<<30:
-			add("disk", stateWarning, "only %s are free", free)
+		case free < 1.0/16:
+			add("disk", stateWrong, "only %.2f GiB are free: events are refused soon", free)
+		case free < 1:
+			add("disk", stateWarning, "only %.2f GiB are free", free)
 		default:
-			add("disk", stateOK, "%s are free", free)
+			add("disk", stateOK, "%.1f GiB are free", free)
 		}
 	}
 	return true
@@ -197,16 +207,24 @@ func examineRunning(ctx context.Context, set *settings, add adder) {
 
 // examineStores opens the bus and the databases of a data directory that
 // nobody uses.
-func examineStores(ctx context.Context, set *settings, add adder) {
-	if _, err := os.Stat(set.path("keys.db")); err == nil || set.DatabaseURL != "" {
-		db, err := store.Open(ctx, store.Config{Dir: set.DataDir, URL: set.DatabaseURL, Sync: set.store.Sync}, dbKeys, seal.Migrations())
-		if err != nil {
-			add("databases", stateWrong, "%v", err)
-			return
+func examineStores(ctx context.Context, set *settings, modules []Module, add adder) {
+	all := []database{{dbKeys, seal.Migrations()}, {"auth", auth.Migrations()}, {"web", web.Migrations()}}
+	for _, m := range modules {
+		all = append(all, database{m.Name, m.Migrations})
+	}
+	opened := 0
+	for _, d := range all {
+		if _, err := os.Stat(set.path(d.name + ".db")); err != nil && set.DatabaseURL == "" {
+			continue // the next start makes it
 		}
-		defer db.Close()
-		add("databases", stateOK, "they can be opened")
-		examineKeys(ctx, set, db, add)
+		if err := examineDB(ctx, set, d, add); err != nil {
+			add("database "+d.name, stateWrong, "%v", err)
+			continue
+		}
+		opened++
+	}
+	if opened > 0 {
+		add("databases", stateOK, "%d can be opened", opened)
 	}
 	if _, err := os.Stat(set.bus.Dir); err != nil && set.bus.URL == "" {
 		return
@@ -226,6 +244,23 @@ func examineStores(ctx context.Context, set *settings, add adder) {
 		return
 	}
 	add("bus", stateOK, "it holds what it held")
+}
+
+// database is one that a start opens.
+type database struct {
+	name       string
+	migrations fs.FS
+}
+
+func examineDB(ctx context.Context, set *settings, d database, add adder) error {
+	db, err := store.Open(ctx, store.Config{Dir: set.DataDir, URL: set.DatabaseURL, Sync: set.store.Sync}, d.name, d.migrations)
+	if err != nil {
+		return err
+	}
+	if d.name == dbKeys {
+		examineKeys(ctx, set, db, add)
+	}
+	return errors.Join(db.Ping(ctx), db.Close())
 }
 
 func examineKeys(ctx context.Context, set *settings, db *store.DB, add adder) {

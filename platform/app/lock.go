@@ -13,10 +13,14 @@ import (
 )
 
 // lockDir takes the data directory for this process, making it if need be.
-// The returned function gives it back. Conflict if another process has it.
+// The returned function gives it back. Conflict if another process has it, or
+// a restore into it did not end.
 func lockDir(dir string) (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, dirRestoring)); err == nil {
+		return nil, errs.New(errs.Conflict, "a restore into %s did not end: empty the directory and restore again", dir)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, fileLock), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

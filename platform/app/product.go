@@ -84,22 +84,24 @@ func (p *product) wire(m Module, db *store.DB, relay *outbox.Relay) (Service, er
 
 // open brings everything up to where requests can be served. What was opened
 // is closed again when it fails.
-func open(ctx context.Context, set *settings, modules []Module, log *slog.Logger, now func() time.Time) (p *product, err error) {
-	p = &product{set: set, log: log, now: now, registry: metrics.New()}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.close())
-		}
-	}()
-	release, err := lockDir(set.DataDir)
+func open(ctx context.Context, set *settings, modules []Module, log *slog.Logger, now func() time.Time) (*product, error) {
+	p := &product{set: set, log: log, now: now, registry: metrics.New()}
+	if err := p.open(ctx, modules); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+func (p *product) open(ctx context.Context, modules []Module) error {
+	release, err := lockDir(p.set.DataDir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p.closers = append(p.closers, func() error { release(); return nil })
 	// The port is taken first: a second server on it should fail at once, and
 	// not after having touched anything.
-	if p.listener, err = net.Listen("tcp", set.Listen); err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+	if p.listener, err = net.Listen("tcp", p.set.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
 	}
 	p.closers = append(p.closers, func() error {
 		if err := p.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -108,18 +110,18 @@ func open(ctx context.Context, set *settings, modules []Module, log *slog.Logger
 		return nil
 	})
 	if err := p.openPlatform(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	for _, m := range modules {
 		if err := p.openModule(ctx, m); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	p.ownRoutes(p.server.Router())
 	if err := p.server.Router().Validate(); err != nil {
-		return nil, err
+		return err
 	}
-	return p, p.importBus(ctx)
+	return p.importBus(ctx)
 }
 
 func (p *product) openPlatform(ctx context.Context) error {

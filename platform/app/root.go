@@ -73,7 +73,7 @@ func rootCommand(modules []Module) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("run", serveCommand(modules), configCommand(modules), doctorCommand(modules), openapiCommand(modules), restoreCommand(), versionCommand())
+	add("run", serveCommand(modules), configCommand(modules), doctorCommand(modules), openapiCommand(modules), readyCommand(), restoreCommand(), versionCommand())
 	produce := &cobra.Command{Use: "produce", Short: "Play the outside world against a running server", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	for _, m := range modules {
@@ -91,10 +91,14 @@ func rootCommand(modules []Module) *cobra.Command {
 	return root
 }
 
-// usageArgs makes wrong arguments of every command exit with 2.
+// usageArgs makes wrong arguments and missing flags of every command exit
+// with 2.
 func usageArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error { return Usage(check(cmd, args)) }
+	}
+	if cmd.PreRunE == nil {
+		cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return Usage(cmd.ValidateRequiredFlags()) }
 	}
 	for _, sub := range cmd.Commands() {
 		usageArgs(sub)
@@ -121,7 +125,9 @@ func bindSettings(cmd *cobra.Command, modules []Module, env []string) func() (*s
 		if _, err := set.chosen(modules); err != nil {
 			return nil, nil, Usage(err)
 		}
-		set.complete()
+		if err := set.complete(); err != nil {
+			return nil, nil, Usage(err)
+		}
 		return set, values, nil
 	}
 }

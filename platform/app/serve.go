@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -81,10 +82,13 @@ func serve(ctx context.Context, set *settings, modules []Module, now func() time
 		defer stop()
 	}
 	p, err := open(ctx, set, chosen, log, now)
-	if err != nil {
-		if errs.KindOf(err) == errs.Invalid {
-			return Usage(err)
-		}
+	switch {
+	case err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled):
+		log.Info("stopped") // told to stop before it was up
+		return nil
+	case errs.KindOf(err) == errs.Invalid:
+		return Usage(err)
+	case err != nil:
 		return err
 	}
 	err = p.run(ctx, func() {

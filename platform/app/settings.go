@@ -51,6 +51,10 @@ type MetricsSettings struct {
 	RequireKey bool `default:"false" doc:"Ask for a key with the scope metrics:read on /metrics."`
 }
 
+// busSettings are those of the bus. They can only be judged together with the
+// URL, which is a top-level setting: complete does.
+type busSettings bus.Config
+
 // settings is the whole configuration.
 type settings struct {
 	Settings
@@ -79,7 +83,7 @@ func (s *settings) sections(modules []Module) []config.Section {
 		{Name: "web", Value: &s.web},
 		{Name: "auth", Value: &s.auth},
 		{Name: "metrics", Value: &s.metrics},
-		{Name: "bus", Value: &s.bus},
+		{Name: "bus", Value: (*busSettings)(&s.bus)},
 		{Name: "store", Value: &s.store},
 	}
 	for _, m := range modules {
@@ -110,11 +114,12 @@ func (s *settings) chosen(modules []Module) ([]Module, error) {
 }
 
 // complete carries settings to where they are used under another name.
-func (s *settings) complete() {
+func (s *settings) complete() error {
 	s.web.Listen = s.Listen
 	s.web.MetricsRequireKey = s.metrics.RequireKey
 	s.bus.URL = s.NatsURL.Reveal()
 	s.bus.Dir = s.path("bus")
+	return s.bus.Validate()
 }
 
 func (s *settings) path(name string) string { return strings.TrimSuffix(s.DataDir, "/") + "/" + name }
@@ -124,6 +129,7 @@ const (
 	fileLock     = "lock"
 	fileServer   = "server.url"
 	fileAdminKey = "admin.key"
+	dirRestoring = "restoring" // a restore that has not ended
 )
 
 func (s *settings) String() string { return fmt.Sprintf("%s, data in %s", s.Listen, s.DataDir) }

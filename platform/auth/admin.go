@@ -71,7 +71,7 @@ func (g *Guard) ensurePreset(ctx context.Context, preset, has string) error {
 		r, err := selectKey(ctx, tx, id)
 		switch {
 		case errs.KindOf(err) == errs.NotFound:
-			r := row{source: fromPreset, hash: hash, key: Key{ID: id, Name: "admin (preset)", Scopes: []string{Admin}, CreatedAt: now.Time()}}
+			r := row{source: fromPreset, hash: hash, key: Key{ID: id, Name: "admin", Scopes: []string{Admin}, CreatedAt: now.Time()}}
 			if err := insertKey(ctx, tx, r); err != nil {
 				return err
 			}
@@ -133,7 +133,7 @@ func (g *Guard) ensureOwn(ctx context.Context, has string, absent bool) (string,
 			}
 		}
 		return insertKey(ctx, tx, row{source: fromAdmin, hash: hashOf(credential), key: Key{
-			ID: id, Name: "admin " + id, Scopes: []string{Admin}, CreatedAt: now.Time(),
+			ID: id, Name: "admin", Scopes: []string{Admin}, CreatedAt: now.Time(),
 		}})
 	})
 	if err != nil {

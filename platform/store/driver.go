@@ -11,7 +11,11 @@ import (
 // that sql.Row and sql.Rows hand them on too, and makes the engines alike: the
 // same argument types, and a failed statement fails its transaction.
 
-type connector struct{ driver.Connector }
+type connector struct {
+	driver.Connector
+	// keep holds prepared statements; the PostgreSQL driver does so itself.
+	keep bool
+}
 
 // rawConn is what both drivers implement.
 type rawConn interface {
@@ -29,13 +33,18 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, classify(err)
 	}
-	return &conn{rawConn: raw.(rawConn)}, nil
+	wrapped := &conn{rawConn: raw.(rawConn)}
+	if c.keep {
+		wrapped.statements = &statements{}
+	}
+	return wrapped, nil
 }
 
 type conn struct {
 	rawConn
-	inTx   bool
-	failed error // why the open transaction can no longer commit
+	statements *statements // nil if none are kept
+	inTx       bool
+	failed     error // why the open transaction can no longer commit
 }
 
 func (c *conn) note(err error) error {
@@ -75,15 +84,41 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if err := c.aborted(); err != nil {
 		return nil, err
 	}
+	if st := c.kept(ctx, query); st != nil {
+		res, err := st.exec(ctx, args)
+		return res, c.note(err)
+	}
 	res, err := c.rawConn.ExecContext(ctx, query, args)
 	return res, c.note(err)
+}
+
+func (c *conn) kept(ctx context.Context, query string) *statement {
+	if c.statements == nil {
+		return nil
+	}
+	return c.statements.prepared(ctx, c.rawConn, query)
+}
+
+// Close ends the connection.
+func (c *conn) Close() error {
+	var err error
+	if c.statements != nil {
+		err = c.statements.close()
+	}
+	return errors.Join(err, c.rawConn.Close())
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	if err := c.aborted(); err != nil {
 		return nil, err
 	}
-	raw, err := c.rawConn.QueryContext(ctx, query, args)
+	var raw driver.Rows
+	var err error
+	if st := c.kept(ctx, query); st != nil {
+		raw, err = st.query(ctx, args)
+	} else {
+		raw, err = c.rawConn.QueryContext(ctx, query, args)
+	}
 	if err != nil {
 		return nil, c.note(err)
 	}

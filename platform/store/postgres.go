@@ -54,13 +54,13 @@ func openPostgres(ctx context.Context, cfg Config, name string, migrations fs.FS
 
 	// A connection learns the type of blob columns when it is made, so the
 	// pool comes after the migrations.
-	first := sql.OpenDB(connector{stdlib.GetConnector(*settings)})
+	first := sql.OpenDB(connector{stdlib.GetConnector(*settings), false})
 	err = migrate(ctx, first, Postgres, name, migrations)
 	_ = first.Close()
 	if err != nil {
 		return nil, err
 	}
-	pool := sql.OpenDB(connector{stdlib.GetConnector(*settings, stdlib.OptionAfterConnect(learnBlob))})
+	pool := sql.OpenDB(connector{stdlib.GetConnector(*settings, stdlib.OptionAfterConnect(learnBlob)), false})
 	pool.SetMaxOpenConns(size)
 	pool.SetMaxIdleConns(idlePool)
 	pool.SetConnMaxIdleTime(idlePostgres)

@@ -33,7 +33,7 @@ func openSQLite(ctx context.Context, cfg Config, name string, migrations fs.FS) 
 	}
 	db := &DB{name: name, engine: SQLite, path: path, turns: semaphore.NewWeighted(1), size: 1}
 	db.writer, err = poolSQLite(path, "immediate", "busy_timeout(5000)", "journal_mode(wal)", synchronous,
-		"foreign_keys(1)", "secure_delete(1)", "temp_store(memory)", "cache_size(-4096)", "journal_size_limit(16777216)")
+		"foreign_keys(1)", "secure_delete(1)", "temp_store(memory)", "cache_size(-16384)", "wal_autocheckpoint(4000)", "journal_size_limit(16777216)")
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func openSQLite(ctx context.Context, cfg Config, name string, migrations fs.FS) 
 		_ = db.writer.Close()
 		return nil, err
 	}
-	db.reader, err = poolSQLite(path, "deferred", "busy_timeout(5000)", "query_only(1)", "temp_store(memory)", "cache_size(-2048)")
+	db.reader, err = poolSQLite(path, "deferred", "busy_timeout(5000)", "query_only(1)", "temp_store(memory)", "cache_size(-8192)")
 	if err != nil {
 		_ = db.writer.Close()
 		return nil, err
@@ -100,5 +100,5 @@ func poolSQLite(path, lock string, pragmas ...string) (*sql.DB, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Invalid, err, "open %s", path)
 	}
-	return sql.OpenDB(connector{raw}), nil
+	return sql.OpenDB(connector{raw, true}), nil
 }

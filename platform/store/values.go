@@ -20,7 +20,8 @@ var values = struct {
 // Values gives the placeholders of a multi-row insert: Values(2, 2, 1) is
 // "($1,$2),($3,$4)". first is the number of the first placeholder. Texts are
 // kept, so that asking again costs a look-up. SQLite takes 32766 parameters in
-// a statement, PostgreSQL 65535; 100 rows a statement is a good size.
+// a statement, PostgreSQL 65535. Insert sizes of Chunk rows at a time: few
+// texts, so that they stay prepared.
 func Values(rows, cols, first int) string {
 	key := shape{rows, cols, first}
 	values.RLock()
@@ -51,4 +52,15 @@ func Values(rows, cols, first int) string {
 	}
 	values.Unlock()
 	return text
+}
+
+// Chunk is how many of n waiting rows to put into the next statement: a power
+// of two, at most 64. However many rows come, only seven texts are needed, and
+// those stay prepared.
+func Chunk(n int) int {
+	size := 64
+	for size > n && size > 1 {
+		size /= 2
+	}
+	return size
 }
