@@ -51,10 +51,25 @@ func (b *Batch) location(i int, field string) string {
 func (b *Batch) located(i int) []errs.Field {
 	out := make([]errs.Field, len(b.Candidates[i].Errors))
 	for n, f := range b.Candidates[i].Errors {
-		f.Location = b.location(i, f.Location)
+		f.Location = clip(b.location(i, f.Location))
 		out[n] = f
 	}
 	return out
+}
+
+// What is told about one event is bounded, however hostile its names: it goes
+// into the answer and, with the reject, over the bus.
+const (
+	maxFaults   = 20
+	maxLocation = 300 // bytes
+)
+
+// clip shortens a location that is too long to be of use.
+func clip(location string) string {
+	if len(location) <= maxLocation {
+		return location
+	}
+	return strings.ToValidUTF8(location[:maxLocation], "") + "…"
 }
 
 // malformed says that a body is not JSON and where. It is told apart from an
@@ -176,7 +191,7 @@ func (d *batchDecoder) object() (*Batch, error) {
 	single := &Batch{Prefix: "body", Single: true, Candidates: make([]Candidate, 1)}
 	c, seen := &single.Candidates[0], fieldSet(0)
 	var many *Batch
-	var others []errs.Field
+	var others []string
 	for d.dec.PeekKind() != '}' {
 		token, err := d.dec.ReadToken()
 		if err != nil {
@@ -190,7 +205,9 @@ func (d *batchDecoder) object() (*Batch, error) {
 			}
 			continue
 		}
-		others = append(others, errs.Field{Location: "body." + name, Message: "is unknown beside events"})
+		if len(others) < maxFaults {
+			others = append(others, name)
+		}
 		if err := d.field(c, name, &seen); err != nil {
 			return nil, err
 		}
@@ -202,7 +219,11 @@ func (d *batchDecoder) object() (*Batch, error) {
 		return nil, err
 	}
 	if len(others) > 0 {
-		return nil, errs.InvalidFields("the body has unknown fields", others...)
+		faults := make([]errs.Field, len(others))
+		for i, name := range others {
+			faults[i] = errs.Field{Location: clip("body." + name), Message: "is unknown beside events"}
+		}
+		return nil, errs.InvalidFields("the body has unknown fields", faults...)
 	}
 	return many, nil
 }
@@ -235,7 +256,9 @@ func (d *batchDecoder) field(c *Candidate, name string, seen *fieldSet) error {
 		}
 	}
 	if index < 0 {
-		c.Errors = append(c.Errors, errs.Field{Location: name, Message: "is unknown"})
+		if len(c.Errors) < maxFaults {
+			c.Errors = append(c.Errors, errs.Field{Location: name, Message: "is unknown"})
+		}
 		return d.dec.SkipValue()
 	}
 	*seen |= 1 << index
@@ -340,6 +363,9 @@ func explain(body []byte, err error) error {
 	column := 1 + utf8.RuneCount(body[bytes.LastIndexByte(body[:at], '\n')+1:at])
 	location := "body"
 	for _, part := range strings.Split(strings.TrimPrefix(string(syntax.JSONPointer), "/"), "/") {
+		if len(location) > maxLocation {
+			break
+		}
 		switch _, err := strconv.ParseUint(part, 10, 32); {
 		case part == "":
 		case err == nil:
@@ -348,7 +374,7 @@ func explain(body []byte, err error) error {
 			location += "." + strings.NewReplacer("~1", "/", "~0", "~").Replace(part)
 		}
 	}
-	return &malformed{errs.Field{Location: location, Message: fmt.Sprintf("%s (line %d, column %d)", message, line, column)}}
+	return &malformed{errs.Field{Location: clip(location), Message: fmt.Sprintf("%s (line %d, column %d)", message, line, column)}}
 }
 
 // trailingComma gives the place of a comma before a closing bracket around at,

@@ -52,8 +52,8 @@ func (e *Event) check(now time.Time, tolerance time.Duration) []errs.Field {
 			fields = append(fields, errs.Field{Location: f.name, Message: why})
 		}
 	}
-	if why := checkDepth(e.Data); why != "" {
-		fields = append(fields, errs.Field{Location: "data", Message: why})
+	if deeper(e.Data, maxDepth) {
+		fields = append(fields, errs.Field{Location: "data", Message: fmt.Sprintf("is nested deeper than %d levels", maxDepth)})
 	}
 	switch {
 	case e.Timestamp.After(now.Add(tolerance)):
@@ -79,11 +79,11 @@ func checkText(s string, required bool) string {
 	return ""
 }
 
-// checkDepth refuses data that is nested deeper than maxDepth. The text is
-// known to be valid JSON.
-func checkDepth(data []byte) string {
-	if len(data) <= 2*maxDepth {
-		return "" // too short to be that deep
+// deeper tells whether data, which is known to be valid JSON, is nested deeper
+// than so many levels.
+func deeper(data []byte, levels int) bool {
+	if len(data) <= 2*levels {
+		return false // too short to be that deep
 	}
 	depth, quoted := 0, false
 	for i := 0; i < len(data); i++ {
@@ -94,12 +94,12 @@ func checkDepth(data []byte) string {
 			quoted = !quoted
 		case quoted:
 		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return fmt.Sprintf("is nested deeper than %d levels", maxDepth)
+			if depth++; depth > levels {
+				return true
 			}
 		case c == '}' || c == ']':
 			depth--
 		}
 	}
-	return ""
+	return false
 }

@@ -121,13 +121,14 @@ func (s *eventService) identify(app, given, seed string, index int) (key [16]byt
 	return u, u.String()
 }
 
-// maxRejectBytes bounds what is kept of a refused event's payload.
-const maxRejectBytes = 64 << 10
+// Bounds of what is kept of a refused event's payload. Not every JSON parser of
+// those who read rejects can do deep ones.
+const (
+	maxRejectBytes = 64 << 10
+	maxRejectDepth = 500
+)
 
 func rejectItem(c *Candidate, app string, now time.Time, reason string, fields []errs.Field) []byte {
-	if len(fields) > 50 {
-		fields = fields[:50]
-	}
 	why, err := json.Marshal(fields)
 	if err != nil {
 		why = []byte("[]")
@@ -137,6 +138,8 @@ func rejectItem(c *Candidate, app string, now time.Time, reason string, fields [
 	it.Data = json.RawMessage(c.Raw)
 	if len(c.Raw) > maxRejectBytes {
 		it.Data = json.RawMessage(`{"too_large_to_keep":` + strconv.Itoa(len(c.Raw)) + `}`)
+	} else if deeper(c.Raw, maxRejectDepth) {
+		it.Data = json.RawMessage(`{"too_deep_to_keep":true}`)
 	}
 	if checkText(c.Category, true) == "" {
 		it.Category = c.Category

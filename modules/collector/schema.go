@@ -78,6 +78,9 @@ func (s *schema) check(data json.RawMessage) []errs.Field {
 	if err != nil {
 		return []errs.Field{{Location: "data", Message: "is not JSON"}}
 	}
+	if at := unreckonable("data", doc); at != "" {
+		return []errs.Field{{Location: at, Message: "is a number of too many digits to be checked"}}
+	}
 	err = s.compiled.Validate(doc)
 	if err == nil {
 		return nil
@@ -87,6 +90,32 @@ func (s *schema) check(data json.RawMessage) []errs.Field {
 		return []errs.Field{{Location: "data", Message: "does not fit the schema"}}
 	}
 	return schemaErrors("data", details)
+}
+
+// unreckonable finds a number in doc that validation cannot do exact sums
+// with, or not soon, and gives its place; empty if there is none.
+func unreckonable(at string, doc any) string {
+	const maxDigits = 1000
+	switch v := doc.(type) {
+	case map[string]any:
+		for name, value := range v {
+			if bad := unreckonable(at+"."+name, value); bad != "" {
+				return bad
+			}
+		}
+	case []any:
+		for i, value := range v {
+			if bad := unreckonable(at+"["+strconv.Itoa(i)+"]", value); bad != "" {
+				return bad
+			}
+		}
+	case json.Number:
+		_, exponent, _ := strings.Cut(strings.ToLower(string(v)), "e")
+		if n, err := strconv.Atoi(exponent); len(v) > maxDigits || exponent != "" && (err != nil || n > maxDigits || n < -maxDigits) {
+			return at
+		}
+	}
+	return ""
 }
 
 // schemaErrors lists the leaves of a validation error.
