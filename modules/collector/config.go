@@ -13,7 +13,7 @@ type Config struct {
 	RejectRetention time.Duration `default:"720h" doc:"How long refused events are kept; their key is destroyed afterwards."`
 	MaxRejects      int64         `default:"1000000" doc:"How many refused events are kept at most; the oldest go first."`
 	QueueBytes      int64         `default:"4294967296" doc:"How many bytes of accepted events may wait on the bus to be stored; when it is full, new ones get 503."`
-	Workers         int           `default:"4" doc:"How many batches of events are prepared for storing at the same time."`
+	Workers         int           `default:"2" doc:"How many batches of events are prepared for storing at the same time."`
 }
 
 // Validate explains what makes no sense.

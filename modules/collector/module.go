@@ -38,6 +38,10 @@ var Module = app.Module{
 const (
 	tag         = "collector"
 	streamFacts = "COLLECTOR"
+	// storeEvery is how often a worker commits while events keep coming: rarely
+	// enough that a commit pays for many events, and far below what a person
+	// notices.
+	storeEvery = 20 * time.Millisecond
 )
 
 // service is the collector at work.
@@ -105,7 +109,7 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.events.group.Run(ctx) })
 	g.Go(func() error {
 		return s.p.Bus.Consume(ctx, bus.Consumer{Stream: streamIngest, Name: "collector-store", Subject: subjectIngest,
-			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10, AckWait: time.Minute}, s.storer.handle)
+			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10, AckWait: time.Minute, Gather: storeEvery}, s.storer.handle)
 	})
 	g.Go(func() error { return s.schemas.watch(ctx, s.p.Bus) })
 	g.Go(func() error { return s.live.run(ctx) })

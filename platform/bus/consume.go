@@ -36,6 +36,10 @@ type Consumer struct {
 	// AckWait is after how long the messages of an instance that died go to
 	// another; 30 s by default. A handler may take longer: it is kept alive.
 	AckWait time.Duration
+	// Gather is the least time between the beginnings of two batches of a
+	// worker, unless the first was full. Under load it makes batches larger;
+	// a message that comes after a quiet time is handed over at once. 0 by default.
+	Gather time.Duration
 }
 
 // Handler deals with messages. See Consume for what its errors mean.
@@ -215,6 +219,7 @@ func (r *consumption) worker(ctx context.Context, l *link) error {
 		if len(got) == 0 {
 			continue
 		}
+		began := time.Now()
 		if !r.handle(l, got, bad) {
 			// The handler's dependency is away: the whole worker waits with it.
 			pause(ctx, unavailableDelay(bad))
@@ -222,6 +227,9 @@ func (r *consumption) worker(ctx context.Context, l *link) error {
 			continue
 		}
 		bad = 0
+		if rest := r.c.Gather - time.Since(began); rest > 0 && len(got) < r.c.Batch {
+			pause(ctx, rest)
+		}
 	}
 }
 

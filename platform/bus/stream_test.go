@@ -249,7 +249,7 @@ func TestExportAndImport(t *testing.T) {
 		if err := b.Import(t.Context(), bytes.NewReader(file.Bytes())); err != nil {
 			t.Fatal(err)
 		}
-		got := make(chan bus.Message, 200)
+		got := make(chan bus.Message, 1000) // the damaged imports below come too
 		for _, s := range []string{"A", "Q"} {
 			start(t, func(ctx context.Context) error {
 				return b.Consume(ctx, bus.Consumer{Stream: s, Name: "c", Batch: 10}, func(_ context.Context, msgs []bus.Message) error {
