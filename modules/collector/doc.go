@@ -18,16 +18,19 @@
 //
 // collector.ingest (sealed frames of accepted events and rejects, a work queue),
 // collector.schema.changed (see collectorapi), and, to live readers only and
-// never stored, collector.live.
+// never stored, collector.live, while collector.live.wanted tells that someone
+// watches.
 //
 // # Consumes
 //
-// collector.ingest, collector.schema.changed, collector.live.
+// collector.ingest, collector.schema.changed, collector.live,
+// collector.live.wanted.
 //
 // # Routes
 //
 // /collector/events, /collector/sessions, /collector/rejects,
-// /collector/schemas, /collector/stats, /collector/live, /collector/client.js.
+// /collector/schemas, /collector/stats, /collector/live, /collector/client.js,
+// /collector/client.d.ts.
 //
 // # Settings
 //

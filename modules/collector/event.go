@@ -70,6 +70,8 @@ func checkText(s string, required bool) string {
 		return "is empty: want 1 to 256 characters"
 	case len(s) > maxText && utf8.RuneCountInString(s) > maxText:
 		return "is too long: want 1 to 256 characters"
+	case !utf8.ValidString(s):
+		return "is not UTF-8"
 	}
 	for _, r := range s {
 		if unicode.IsControl(r) {

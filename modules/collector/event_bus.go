@@ -3,7 +3,6 @@ package collector
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"switchboard/platform/bus"
@@ -189,51 +188,4 @@ func (s *storer) link(ctx context.Context, events []*item, place map[string]int,
 		return fmt.Errorf("link users: %w", err)
 	}
 	return nil
-}
-
-// live sends stored events to whoever watches, on any instance. Nobody
-// watching costs nothing: watchers say every few seconds that they are there.
-type live struct {
-	bus    *bus.Bus
-	wanted atomic.Int64 // until when, in Unix nanoseconds
-	now    func() time.Time
-}
-
-const (
-	subjectLive       = "collector.live"
-	subjectLiveWanted = "collector.live.wanted"
-	liveWantedEvery   = 5 * time.Second
-	liveWantedFor     = 3 * liveWantedEvery
-)
-
-// run notes that someone watches.
-func (l *live) run(ctx context.Context) error {
-	return l.bus.Listen(ctx, subjectLiveWanted, func([]byte) {
-		l.wanted.Store(l.now().Add(liveWantedFor).UnixNano())
-	})
-}
-
-// want tells all instances that someone watches.
-func (l *live) want() error {
-	l.wanted.Store(l.now().Add(liveWantedFor).UnixNano())
-	return l.bus.Broadcast(subjectLiveWanted, nil)
-}
-
-// publish sends the events that were new.
-func (l *live) publish(events []*item, fresh []eventRow) {
-	if l.now().UnixNano() > l.wanted.Load() {
-		return
-	}
-	stored := make(map[[16]byte]bool, len(fresh))
-	for i := range fresh {
-		stored[fresh[i].EventID] = true
-	}
-	for _, it := range events {
-		if !stored[it.EventID] {
-			continue
-		}
-		delete(stored, it.EventID)
-		// A watcher that misses one can query: live is best effort.
-		_ = l.bus.Broadcast(subjectLive, it.encode())
-	}
 }

@@ -2,8 +2,10 @@ package collector
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -53,8 +55,14 @@ func (h *eventHTTP) post(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	principal := auth.From(r.Context())
-	if err := h.signed(r, principal); err != nil {
+	switch why, err := h.unsigned(r, principal); {
+	case err != nil:
 		web.Fail(w, r, err)
+		return
+	case why != "":
+		// A signature is a credential: RFC 9110 section 11.6.1 wants a challenge.
+		w.Header().Set("WWW-Authenticate", "X-Signature")
+		web.Problem(w, r, http.StatusUnauthorized, "X-Signature "+why, errs.Field{Location: "header.X-Signature", Message: why})
 		return
 	}
 	batch, err := DecodeBatch(body)
@@ -69,7 +77,8 @@ func (h *eventHTTP) post(w http.ResponseWriter, r *http.Request) {
 	}
 	seed := web.IdempotencyKey(r.Context())
 	if seed != "" {
-		seed = principal.Key.ID + " " + seed
+		// The body belongs to it: after a day the same key may bring another.
+		seed = fmt.Sprintf("%s %s %x", principal.Key.ID, seed, sha256.Sum256(body))
 	}
 	receipt, err := h.events.accept(r.Context(), appOf(principal), batch, seed)
 	if err != nil {
@@ -88,19 +97,16 @@ func appOf(p *auth.Principal) string {
 	return p.Key.Name
 }
 
-// signed checks the signature where the key demands one.
-func (h *eventHTTP) signed(r *http.Request, p *auth.Principal) error {
+// unsigned tells what is wrong with the signature where the key demands one.
+func (h *eventHTTP) unsigned(r *http.Request, p *auth.Principal) (why string, err error) {
 	if !p.Key.Signed {
-		return nil
+		return "", nil
 	}
 	secret, err := h.guard.SigningSecret(r.Context(), p.Key.ID)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if why := checkSignature(r.Header.Get("X-Signature"), web.RawBody(r), secret, h.now()); why != "" {
-		return &errs.Error{Kind: errs.Denied, Text: "the signature is not valid", Fields: []errs.Field{{Location: "header.X-Signature", Message: why}}}
-	}
-	return nil
+	return checkSignature(r.Header.Get("X-Signature"), web.RawBody(r), secret, h.now()), nil
 }
 
 // Recorded is an event as it is given back.

@@ -1,8 +1,6 @@
 package collector
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -24,10 +22,7 @@ type liveHTTP struct {
 	places chan struct{}
 }
 
-const (
-	maxWatchers = 256
-	liveBuffer  = 256 // events waiting for a slow watcher; more are left out
-)
+const maxWatchers = 256
 
 func (h *liveHTTP) routes(r *web.Router) {
 	r.Handle(web.Op{ID: "collector-live", Method: http.MethodGet, Path: "/collector/live", Tag: tag,
@@ -46,42 +41,16 @@ func (h *liveHTTP) get(w http.ResponseWriter, r *http.Request) {
 		web.Fail(w, r, errs.New(errs.Unavailable, "too many watch already"))
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
 	q := r.URL.Query()
-	wanted := func(it *item) bool {
+	watcher, end := h.live.watch(func(it *item) bool {
 		for key, value := range map[string]string{"category": it.Category, "name": it.Name, "app": it.App, "session_id": it.SessionID} {
 			if want := q.Get(key); want != "" && want != value {
 				return false
 			}
 		}
 		return true
-	}
-	events := make(chan *item, liveBuffer)
-	missed := make(chan int, 1)
-	listening := make(chan error, 1)
-	go func() {
-		lost := 0
-		listening <- h.live.bus.Listen(ctx, subjectLive, func(data []byte) {
-			it, err := decodeItem(bytes.Clone(data))
-			if err != nil || !wanted(it) {
-				return
-			}
-			select {
-			case events <- it:
-			default:
-				lost++
-			}
-			if lost > 0 {
-				select {
-				case missed <- lost:
-					lost = 0
-				default:
-				}
-			}
-		})
-	}()
-	defer func() { cancel(); <-listening }()
+	})
+	defer end()
 	if err := h.live.want(); err != nil {
 		web.Fail(w, r, err)
 		return
@@ -95,25 +64,21 @@ func (h *liveHTTP) get(w http.ResponseWriter, r *http.Request) {
 	// A comment at once, so that the client knows that it is connected.
 	text := ": watching\n\n"
 	for {
+		if n := watcher.missed.Swap(0); n > 0 {
+			text += fmt.Sprintf("event: missed\ndata: %d\n\n", n)
+		}
 		if _, err := fmt.Fprint(w, text); err != nil || flush.Flush() != nil {
 			return
 		}
 		select {
-		case <-ctx.Done():
-			return
-		case <-web.Stopping(ctx):
-			return
-		case err := <-listening:
-			listening <- err
+		case <-r.Context().Done(): // the client left, or the server stops
 			return
 		case <-beat.C:
 			if h.live.want() != nil {
 				return
 			}
 			text = ": still here\n\n"
-		case n := <-missed:
-			text = fmt.Sprintf("event: missed\ndata: %d\n\n", n)
-		case it := <-events:
+		case it := <-watcher.events:
 			text = liveText(it)
 		}
 	}

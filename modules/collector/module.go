@@ -117,17 +117,23 @@ func (s *service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// sweep removes what is past its retention, now and then.
+// sweep removes what is past its retention, every ten minutes of the product's
+// clock.
 func (s *service) sweep(ctx context.Context) error {
 	const every = 10 * time.Minute
-	timer := time.NewTimer(every)
-	defer timer.Stop()
-	for {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for last := s.p.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-timer.C:
+		case <-look.C:
 		}
+		now := s.p.Now()
+		if now.Sub(last).Abs() < every { // a clock that was set back counts too
+			continue
+		}
+		last = now
 		if err := s.events.expire(ctx, s.rejects.store); err != nil && ctx.Err() == nil {
 			s.p.Log.WarnContext(ctx, "cannot remove what is past its retention; will retry", "error", err)
 		}
@@ -135,7 +141,6 @@ func (s *service) sweep(ctx context.Context) error {
 		if err := s.schemas.load(ctx); err != nil && ctx.Err() == nil {
 			s.p.Log.WarnContext(ctx, "cannot reload the schemas; will retry", "error", err)
 		}
-		timer.Reset(every)
 	}
 }
 

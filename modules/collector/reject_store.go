@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -121,18 +122,19 @@ func (s *rejectStore) retried(ctx context.Context, id [16]byte, at time.Time) er
 func (s *rejectStore) expire(ctx context.Context, before time.Time, keep int64, limit int) (int, error) {
 	var n int64
 	err := s.db.Tx(ctx, func(tx store.Querier) error {
-		cutoff := store.MicrosOf(before)
-		var beyond store.Micros
+		last := rejectPosition{ReceivedAt: store.MicrosOf(before) - 1, ID: [16]byte(bytes.Repeat([]byte{0xff}, 16))}
+		var at store.Micros
+		var id []byte
 		// Walks the index only, and only as far as the limit.
-		err := tx.QueryRowContext(ctx, `select received_at from collector_reject order by received_at desc, id desc limit 1 offset $1`, keep).Scan(&beyond)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		err := tx.QueryRowContext(ctx, `select received_at, id from collector_reject order by received_at desc, id desc limit 1 offset $1`, keep).Scan(&at, &id)
+		switch {
+		case err == nil && at > last.ReceivedAt:
+			last = rejectPosition{at, [16]byte(id)}
+		case err != nil && !errors.Is(err, sql.ErrNoRows):
 			return err
 		}
-		if err == nil && beyond >= cutoff {
-			cutoff = beyond + 1
-		}
 		res, err := tx.ExecContext(ctx, `delete from collector_reject where id in
-			(select id from collector_reject where received_at < $1 order by received_at limit $2)`, cutoff, limit)
+			(select id from collector_reject where (received_at, id) <= ($1, $2) order by received_at, id limit $3)`, last.ReceivedAt, last.ID[:], limit)
 		if err != nil {
 			return err
 		}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	jsonkind "github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"golang.org/x/text/language"
@@ -43,9 +45,13 @@ func compileSchema(text []byte) (*jsonschema.Schema, error) {
 	if len(text) > maxSchemaBytes {
 		return nil, invalid(fmt.Sprintf("is larger than %d bytes", maxSchemaBytes))
 	}
+	// The same JSON that events are held to: UTF-8, no name twice.
+	if _, err := jsontext.AppendFormat(nil, text); err != nil {
+		return nil, explain(text, err)
+	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
-		return nil, &malformed{errs.Field{Location: "body", Message: "it is not JSON: " + err.Error()}}
+		return nil, &malformed{errs.Field{Location: "body", Message: "it cannot be read"}}
 	}
 	switch doc.(type) {
 	case map[string]any, bool:
@@ -56,12 +62,15 @@ func compileSchema(text []byte) (*jsonschema.Schema, error) {
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.AssertFormat()
 	c.UseLoader(noLoader{})
-	const place = "schema.json"
+	const place = "https://schema.invalid/" // a relative reference shows no path of ours
 	if err := c.AddResource(place, doc); err != nil {
 		return nil, invalid(err.Error())
 	}
 	compiled, err := c.Compile(place)
 	if err == nil {
+		if endless(compiled.Validate(map[string]any{})) {
+			return nil, invalid("refers to itself in a circle without end")
+		}
 		return compiled, nil
 	}
 	var bad *jsonschema.SchemaValidationError
@@ -70,6 +79,17 @@ func compileSchema(text []byte) (*jsonschema.Schema, error) {
 		return nil, errs.InvalidFields("the schema is not valid", schemaErrors("body", details)...)
 	}
 	return nil, invalid(strings.TrimPrefix(err.Error(), "jsonschema: "))
+}
+
+// endless tells whether a validation failed because the schema refers to
+// itself in a circle.
+func endless(err error) bool {
+	var e *jsonschema.ValidationError
+	if !errors.As(err, &e) {
+		return false
+	}
+	_, circle := e.ErrorKind.(*jsonkind.RefCycle)
+	return circle || slices.ContainsFunc(e.Causes, func(c *jsonschema.ValidationError) bool { return endless(c) })
 }
 
 // check reports where data does not fit, locations beginning with "data".

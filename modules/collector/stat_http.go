@@ -79,8 +79,8 @@ func (h *statHTTP) get(ctx context.Context, in *statInput) (*struct{ Body web.Pa
 	if q.To.Before(q.From) {
 		return nil, errs.InvalidFields("the time range is empty", errs.Field{Location: "query.to", Message: "lies before from"})
 	}
-	// A bucket that began earlier but is not over belongs to the range.
-	q.From = q.From.Truncate(q.Bucket)
+	// Buckets are counted whole, those at the ends of the range too.
+	q.From, q.To = q.From.Truncate(q.Bucket), q.To.Truncate(q.Bucket).Add(q.Bucket-time.Microsecond)
 	if in.Cursor != "" {
 		var c statCursor
 		if err := web.ParseCursor(in.Cursor, &c); err != nil {

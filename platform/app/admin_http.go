@@ -20,6 +20,8 @@ import (
 //	GET    /admin/dead-letters            messages that no consumer could handle
 //	POST   /admin/dead-letters/{seq}/redrive
 //	DELETE /admin/dead-letters/{seq}
+//	GET    /admin/alarms                  acknowledged messages that a start did not find
+//	DELETE /admin/alarms
 //	GET    /admin/backup                  see backup_http.go
 func (p *product) ownRoutes(r *web.Router) {
 	r.Tag("admin", "keys, dead letters and backups")
@@ -38,6 +40,8 @@ func (p *product) ownRoutes(r *web.Router) {
 	web.Register(r, admin("admin-list-dead-letters", http.MethodGet, "/admin/dead-letters", "List messages that no consumer could handle"), p.listDead)
 	web.Register(r, admin("admin-redrive-dead-letter", http.MethodPost, "/admin/dead-letters/{seq}/redrive", "Hand a message to its consumer again", 404, 503), p.redriveDead)
 	web.Register(r, admin("admin-discard-dead-letter", http.MethodDelete, "/admin/dead-letters/{seq}", "Throw a message away", 404), p.discardDead)
+	web.Register(r, admin("admin-list-alarms", http.MethodGet, "/admin/alarms", "List streams that held less at a start than they had acknowledged"), p.listAlarms)
+	web.Register(r, admin("admin-clear-alarms", http.MethodDelete, "/admin/alarms", "Clear the alarms once somebody has looked after them"), p.clearAlarms)
 	r.Handle(backupOp(), http.HandlerFunc(p.backup))
 }
 
@@ -227,4 +231,13 @@ func (p *product) redriveDead(ctx context.Context, in *deadPath) (*struct{}, err
 
 func (p *product) discardDead(ctx context.Context, in *deadPath) (*struct{}, error) {
 	return nil, p.bus.DiscardDead(ctx, in.Seq)
+}
+
+func (p *product) listAlarms(context.Context, *struct{}) (*struct{ Body web.Page[string] }, error) {
+	return &struct{ Body web.Page[string] }{web.NewPage(p.bus.Alarms(), "")}, nil
+}
+
+func (p *product) clearAlarms(context.Context, *struct{}) (*struct{}, error) {
+	p.bus.ClearAlarms()
+	return nil, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"switchboard/platform/auth"
+	"switchboard/platform/bus"
 	"switchboard/platform/errs"
 )
 
@@ -145,9 +146,13 @@ func problemOf(err error) *ProblemDocument {
 	case errs.Conflict:
 		return newProblem(http.StatusConflict, publicText(err), errs.FieldsOf(err)...)
 	case errs.Denied:
-		return newProblem(http.StatusForbidden, publicText(err))
+		return newProblem(http.StatusForbidden, publicText(err), errs.FieldsOf(err)...)
 	case errs.Unavailable:
-		p := newProblem(http.StatusServiceUnavailable, publicText(err)).with("Retry-After", "2")
+		status := http.StatusServiceUnavailable
+		if errors.Is(err, bus.ErrNoSpace) {
+			status = http.StatusInsufficientStorage
+		}
+		p := newProblem(status, publicText(err)).with("Retry-After", "2")
 		p.cause = err
 		return p
 	}

@@ -1,0 +1,2 @@
+// Package common has a name that says nothing.
+package common

@@ -1,0 +1,2 @@
+// Package mailingapi is a contract.
+package mailingapi

@@ -1,0 +1,4 @@
+// Package app knows main.
+package app
+
+import _ "bad"

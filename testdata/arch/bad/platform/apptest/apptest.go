@@ -1,0 +1,2 @@
+// Package apptest is a test kit.
+package apptest

@@ -1,0 +1,2 @@
+// Package cache is not in the plan.
+package cache

@@ -1,0 +1,4 @@
+// Package storetest is a test kit.
+package storetest
+
+import _ "testing"

@@ -1,0 +1,4 @@
+// Package store has its comment twice.
+package store
+
+import _ "bad/platform/store/storetest"
