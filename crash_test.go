@@ -15,7 +15,7 @@ func TestKilledFiveTimesItKeepsEveryAcknowledgedEventOnce(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	p := apptest.Exec(t, dir, nil)
-	c := newCrowd(t, 8)
+	c := newCrowd(t, crowdSize)
 	c.sendTo(server{p.URL, p.Key})
 	c.start()
 	var restarts []time.Duration

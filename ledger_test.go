@@ -267,8 +267,8 @@ func (c *crowd) audit(s server, h *held) {
 	changed.fail(t, "events are not what was sent")
 	order.fail(t, "places in the order are wrong")
 	c.auditSessions(s, h, listed)
-	t.Logf("acknowledged %d, stored %d (%d without a clear answer), requests repeated %d, refused %d, given up %d",
-		c.acked.Load(), len(h.events), int64(len(h.events))-c.acked.Load()+int64(lost.n), c.resent.Load(), c.refused.Load(), c.locked.Load())
+	t.Logf("acknowledged %d, stored %d (%d without a clear answer), requests repeated %d, refused with 503 %d and 507 %d, given up %d",
+		c.acked.Load(), len(h.events), int64(len(h.events))-c.acked.Load()+int64(lost.n), c.resent.Load(), c.refused.Load(), c.full.Load(), c.locked.Load())
 }
 
 // auditSessions compares what is counted with what is listed.

@@ -31,7 +31,8 @@ type crowd struct {
 	servers atomic.Pointer[[]server]
 	acked   atomic.Int64 // events
 	resent  atomic.Int64 // requests
-	refused atomic.Int64 // requests answered with 503 or 507
+	refused atomic.Int64 // requests answered with 503
+	full    atomic.Int64 // requests answered with 507
 	locked  atomic.Int64 // requests given up: their Idempotency-Key was held
 
 	stop chan struct{}
@@ -272,8 +273,11 @@ func (v *visitor) send(p *parcel) answer {
 	switch resp.StatusCode {
 	case http.StatusAccepted:
 		return v.receipt(p, text)
-	case http.StatusServiceUnavailable, http.StatusInsufficientStorage:
+	case http.StatusServiceUnavailable:
 		v.refused.Add(1)
+		return unclear
+	case http.StatusInsufficientStorage:
+		v.full.Add(1)
 		return unclear
 	case http.StatusConflict:
 		if p.key != "" && p.again {

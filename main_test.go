@@ -45,14 +45,8 @@ func TestScript(t *testing.T) {
 			env.Setenv("ROOT", root)
 			// Two servers at once must not want one port.
 			env.Setenv("APP_LISTEN", "127.0.0.1:0")
-			env.Values["test"] = env.T()
+			env.Values["test"], env.Values["env"] = env.T(), env
 			return nil
-		},
-		Condition: func(name string) (bool, error) {
-			if name == "unprivileged" {
-				return os.Getuid() != 0, nil
-			}
-			return false, fmt.Errorf("unknown condition %s", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitready": waitReady, "sigterm": sigterm, "exits": exits, "eventually": eventually, "markdown": markdown, "field": field,
@@ -134,13 +128,19 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	pattern, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		err := ts.Exec(args[1], args[2:]...)
-		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
-			return
+		// Not by ts.Exec, which notes each try in the log.
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Dir, cmd.Env = ts.MkAbs("."), ts.Value("env").(*testscript.Env).Vars
+		out, err := cmd.Output()
+		matched := err == nil && pattern.Match(out)
+		if !matched && time.Now().Before(deadline) {
+			continue
 		}
-		if time.Now().After(deadline) {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if !matched {
 			ts.Fatalf("still not: %s (%v)", args[0], err)
 		}
+		return
 	}
 }
 
@@ -174,14 +174,7 @@ func markdown(ts *testscript.TestScript, neg bool, args []string) {
 			script.WriteString(block[2])
 		}
 	}
-	all := strings.ReplaceAll(script.String(), "http://127.0.0.1:8080", "$(cat data/server.url)")
-	t := ts.Value("test").(testing.TB)
-	if strings.Contains(all, natsInDocs) {
-		all = strings.ReplaceAll(all, natsInDocs, bustest.External(t))
-	}
-	if strings.Contains(all, postgresInDocs) {
-		all = strings.ReplaceAll(all, postgresInDocs, "'"+storetest.Postgres(t)+"'")
-	}
+	all := onOurServers(ts.Value("test").(testing.TB), script.String())
 	work := ts.Getenv("WORK")
 	ts.Check(os.WriteFile(filepath.Join(work, "app"), []byte(markdownApp), 0o755))
 	ts.Check(os.WriteFile(filepath.Join(work, "document.sh"), []byte(all), 0o644))
@@ -212,11 +205,28 @@ func stopAll(file string) {
 	}
 }
 
-// Servers that documents name.
-const (
-	natsInDocs     = "nats://nats.example:4222"
-	postgresInDocs = "postgres://switchboard@db.example/switchboard"
+var (
+	natsInDocs     = regexp.MustCompile(`nats://nats\.example:4222`)
+	postgresInDocs = regexp.MustCompile(`postgres://switchboard@db\.example/\w+`)
+	listenInDocs   = regexp.MustCompile(`--listen=127\.0\.0\.1:\d+`)
 )
+
+// onOurServers replaces the servers that a document names: each by one of ours.
+func onOurServers(t testing.TB, text string) string {
+	ours := map[string]string{}
+	by := func(make func(testing.TB) string) func(string) string {
+		return func(name string) string {
+			if ours[name] == "" {
+				ours[name] = "'" + make(t) + "'"
+			}
+			return ours[name]
+		}
+	}
+	text = natsInDocs.ReplaceAllStringFunc(text, by(bustest.External))
+	text = postgresInDocs.ReplaceAllStringFunc(text, by(storetest.Postgres))
+	text = listenInDocs.ReplaceAllString(text, "--listen=127.0.0.1:0")
+	return strings.ReplaceAll(text, "http://127.0.0.1:8080", "$(cat data/server.url)")
+}
 
 const markdownPrelude = `make() {
   grep -q "^$1:" "$ROOT/Makefile"

@@ -330,45 +330,48 @@ type eventQuery struct {
 	Limit               int
 }
 
+// compare is the order of the answer.
+func (q eventQuery) compare(a, b eventRow) int {
+	order := cmp.Or(cmp.Compare(a.OccurredAt, b.OccurredAt), cmp.Compare(a.Arrival, b.Arrival))
+	if q.Desc {
+		return -order
+	}
+	return order
+}
+
 // maxKindTerms bounds the parts of a query that merges one index range per
 // kind (SQLite takes at most 500 terms in a compound select).
 const maxKindTerms = 200
 
 // list gives the events of q in order.
 func (s *eventStore) list(ctx context.Context, q eventQuery) ([]eventRow, error) {
-	var kinds []int64
-	filtered := q.Category != "" || q.Name != "" || q.App != ""
-	if filtered {
-		var err error
-		if kinds, err = s.kinds(ctx, q.Category, q.Name, q.App); err != nil || len(kinds) == 0 {
-			return nil, err
-		}
+	if q.Category == "" && q.Name == "" && q.App == "" {
+		return selectEvents(ctx, s.db.Read(), q, nil)
 	}
-	b := &eventSelect{q: q}
+	kinds, err := s.kinds(ctx, q.Category, q.Name, q.App)
 	switch {
-	case q.Session != nil:
-		b.where("e.session = ", q.Session[:])
-		if filtered {
-			b.whereKinds(kinds)
-		}
-		return b.run(ctx, s.db.Read(), b.text())
-	case filtered && len(kinds) <= maxKindTerms:
-		// One range of the index per kind, merged: each gives at most a page.
-		var parts []string
-		for _, k := range kinds {
-			b.conditions = nil
-			b.where("e.kind = ", k)
-			parts = append(parts, "select * from ("+b.text()+") t")
-		}
-		if len(parts) == 1 {
-			return b.run(ctx, s.db.Read(), strings.TrimSuffix(strings.TrimPrefix(parts[0], "select * from ("), ") t"))
-		}
-		return b.run(ctx, s.db.Read(), strings.Join(parts, " union all ")+" order by occurred_at"+b.direction()+", arrival"+b.direction()+" limit "+strconv.Itoa(q.Limit))
-	case filtered:
-		// So many kinds are a good part of all events: the page fills soon.
-		b.whereKinds(kinds)
+	case err != nil || len(kinds) == 0:
+		return nil, err
+	case q.Session != nil || len(kinds) <= maxKindTerms:
+		return selectEvents(ctx, s.db.Read(), q, kinds)
 	}
-	return b.run(ctx, s.db.Read(), b.text())
+	// All parts see one state: else an event that comes in between could be
+	// passed over by the cursor.
+	var rows []eventRow
+	err = s.db.ReadTx(ctx, func(tx store.Querier) error {
+		rows = nil
+		for part := range slices.Chunk(kinds, maxKindTerms) {
+			more, err := selectEvents(ctx, tx, q, part)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, more...)
+			slices.SortFunc(rows, q.compare)
+			rows = rows[:min(len(rows), q.Limit)]
+		}
+		return nil
+	})
+	return rows, err
 }
 
 // name fills in the kinds of rows that a query gave.
@@ -419,6 +422,55 @@ func (s *eventStore) kinds(ctx context.Context, category, name, app string) ([]i
 	return out, err
 }
 
+// selectEvents gives the events of q in order, only those of the kinds unless
+// that is nil.
+func selectEvents(ctx context.Context, db store.Querier, q eventQuery, kinds []int64) ([]eventRow, error) {
+	text, args := q.sql(kinds)
+	var out []eventRow
+	err := each(ctx, db, text, args, func(scan func(...any) error) error {
+		var e eventRow
+		var id, session, subject []byte
+		if err := scan(&e.Arrival, &id, &session, &e.KindID, &e.OccurredAt, &e.ReceivedAt, &subject, &e.Sealed); err != nil {
+			return err
+		}
+		e.EventID, e.Session, e.Subject = [16]byte(id), [16]byte(session), [16]byte(subject)
+		out = append(out, e)
+		return nil
+	})
+	return out, err
+}
+
+// sql writes the query, for at most maxKindTerms kinds unless for a session.
+func (q eventQuery) sql(kinds []int64) (text string, args []any) {
+	b := &eventSelect{q: q}
+	switch {
+	case q.Session != nil:
+		b.where("e.session = ", q.Session[:])
+		if kinds != nil {
+			b.whereKinds(kinds)
+		}
+		return b.text(), b.args
+	case len(kinds) == 0:
+		return b.text(), b.args
+	case len(kinds) == 1:
+		b.where("e.kind = ", kinds[0])
+		return b.text(), b.args
+	}
+	// One range of the index per kind, merged: each gives at most a page.
+	var parts []string
+	for _, k := range kinds {
+		b.conditions = nil
+		b.where("e.kind = ", k)
+		parts = append(parts, "select "+listColumns("t")+" from ("+b.text()+") t")
+	}
+	return strings.Join(parts, " union all ") + " order by occurred_at" + b.direction() + ", arrival" + b.direction() + " limit " + strconv.Itoa(q.Limit), b.args
+}
+
+// listColumns names what selectEvents reads of the table or query called so.
+func listColumns(of string) string {
+	return strings.ReplaceAll("$.arrival, $.event_id, $.session, $.kind, $.occurred_at, $.received_at, $.subject, $.sealed", "$", of)
+}
+
 // eventSelect builds the text of one query.
 type eventSelect struct {
 	q          eventQuery
@@ -461,24 +513,9 @@ func (b *eventSelect) text() string {
 		b.args = append(b.args, a.OccurredAt, a.Arrival)
 		b.conditions = append(b.conditions, fmt.Sprintf("(e.occurred_at, e.arrival) %s ($%d, $%d)", sign, len(b.args)-1, len(b.args)))
 	}
-	text := `select e.arrival, e.event_id, e.session, e.kind, e.occurred_at, e.received_at, e.subject, e.sealed from collector_event e`
+	text := `select ` + listColumns("e") + ` from collector_event e`
 	if len(b.conditions) > 0 {
 		text += ` where ` + strings.Join(b.conditions, " and ")
 	}
 	return text + ` order by e.occurred_at` + b.direction() + `, e.arrival` + b.direction() + ` limit ` + strconv.Itoa(b.q.Limit)
-}
-
-func (b *eventSelect) run(ctx context.Context, db store.Querier, text string) ([]eventRow, error) {
-	var out []eventRow
-	err := each(ctx, db, text, b.args, func(scan func(...any) error) error {
-		var e eventRow
-		var id, session, subject []byte
-		if err := scan(&e.Arrival, &id, &session, &e.KindID, &e.OccurredAt, &e.ReceivedAt, &subject, &e.Sealed); err != nil {
-			return err
-		}
-		e.EventID, e.Session, e.Subject = [16]byte(id), [16]byte(session), [16]byte(subject)
-		out = append(out, e)
-		return nil
-	})
-	return out, err
 }

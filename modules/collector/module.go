@@ -109,7 +109,9 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.events.group.Run(ctx) })
 	g.Go(func() error {
 		return s.p.Bus.Consume(ctx, bus.Consumer{Stream: streamIngest, Name: "collector-store", Subject: subjectIngest,
-			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10, AckWait: time.Minute, Gather: storeEvery}, s.storer.handle)
+			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10, Gather: storeEvery,
+			// Also how long what a killed instance had in hand stays unseen.
+			AckWait: 10 * time.Second}, s.storer.handle)
 	})
 	g.Go(func() error { return s.schemas.watch(ctx, s.p.Bus) })
 	g.Go(func() error { return s.live.run(ctx) })

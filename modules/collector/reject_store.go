@@ -63,9 +63,20 @@ func scanReject(scan func(...any) error) (rejectRow, error) {
 	return r, nil
 }
 
+// list gives the refused events of q in order.
 func (s *rejectStore) list(ctx context.Context, q rejectQuery) ([]rejectRow, error) {
+	text, args := q.sql()
+	var out []rejectRow
+	err := each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
+		r, err := scanReject(scan)
+		out = append(out, r)
+		return err
+	})
+	return out, err
+}
+
+func (q rejectQuery) sql() (text string, args []any) {
 	var where []string
-	var args []any
 	add := func(condition string, values ...any) {
 		for _, v := range values {
 			args = append(args, v)
@@ -87,17 +98,11 @@ func (s *rejectStore) list(ctx context.Context, q rejectQuery) ([]rejectRow, err
 	if q.After != nil {
 		add("(r.received_at, r.id) < (?, ?)", q.After.ReceivedAt, q.After.ID[:])
 	}
-	text := `select ` + rejectColumns + ` from collector_reject r`
+	text = `select ` + rejectColumns + ` from collector_reject r`
 	if len(where) > 0 {
 		text += ` where ` + strings.Join(where, " and ")
 	}
-	var out []rejectRow
-	err := each(ctx, s.db.Read(), text+` order by r.received_at desc, r.id desc limit `+strconv.Itoa(q.Limit), args, func(scan func(...any) error) error {
-		r, err := scanReject(scan)
-		out = append(out, r)
-		return err
-	})
-	return out, err
+	return text + ` order by r.received_at desc, r.id desc limit ` + strconv.Itoa(q.Limit), args
 }
 
 // get gives one refused event; NotFound if there is none.

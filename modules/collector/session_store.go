@@ -64,9 +64,20 @@ type sessionPosition struct {
 	Session [16]byte
 }
 
+// sessions gives the sessions of q in order.
 func (s *eventStore) sessions(ctx context.Context, q sessionQuery) ([]sessionRow, error) {
+	text, args := q.sql()
+	var out []sessionRow
+	err := each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
+		r, err := scanSession(scan)
+		out = append(out, r)
+		return err
+	})
+	return out, err
+}
+
+func (q sessionQuery) sql() (text string, args []any) {
 	var where []string
-	var args []any
 	if q.From != nil {
 		args = append(args, store.MicrosOf(*q.From))
 		where = append(where, "s.first_at >= $"+strconv.Itoa(len(args)))
@@ -79,17 +90,11 @@ func (s *eventStore) sessions(ctx context.Context, q sessionQuery) ([]sessionRow
 		args = append(args, q.After.FirstAt, q.After.Session[:])
 		where = append(where, "(s.first_at, s.session) < ($"+strconv.Itoa(len(args)-1)+", $"+strconv.Itoa(len(args))+")")
 	}
-	text := `select ` + sessionColumns + ` from collector_session s`
+	text = `select ` + sessionColumns + ` from collector_session s`
 	if len(where) > 0 {
 		text += ` where ` + strings.Join(where, " and ")
 	}
-	var out []sessionRow
-	err := each(ctx, s.db.Read(), text+` order by s.first_at desc, s.session desc limit `+strconv.Itoa(q.Limit), args, func(scan func(...any) error) error {
-		r, err := scanSession(scan)
-		out = append(out, r)
-		return err
-	})
-	return out, err
+	return text + ` order by s.first_at desc, s.session desc limit ` + strconv.Itoa(q.Limit), args
 }
 
 // sessionKinds gives the kinds of events that each of the sessions has.

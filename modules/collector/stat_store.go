@@ -34,13 +34,26 @@ type statPosition struct {
 	Category, Name, App string
 }
 
+// stats gives the counters of q in order.
 func (s *eventStore) stats(ctx context.Context, q statQuery) ([]statRow, error) {
+	text, args := q.sql()
+	var out []statRow
+	err := each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
+		var r statRow
+		err := scan(&r.Bucket, &r.Category, &r.Name, &r.App, &r.Events)
+		out = append(out, r)
+		return err
+	})
+	return out, err
+}
+
+func (q statQuery) sql() (text string, args []any) {
 	grain := int64(3600)
 	if q.Bucket < time.Hour {
 		grain = 60
 	}
 	unit := q.Bucket.Microseconds()
-	args := []any{grain, store.MicrosOf(q.From), store.MicrosOf(q.To), unit}
+	args = []any{grain, store.MicrosOf(q.From), store.MicrosOf(q.To), unit}
 	// Buckets before 1970 do not occur (see oldest), so % rounds down.
 	const start = "(s.bucket - s.bucket % $4)"
 	columns := []string{start}
@@ -58,7 +71,7 @@ func (s *eventStore) stats(ctx context.Context, q statQuery) ([]statRow, error) 
 			where = append(where, "k."+c.column+" = $"+strconv.Itoa(len(args)))
 		}
 	}
-	text := `select ` + columns[0] + ` as at, ` + columns[1] + ` as category, ` + columns[2] + ` as name, ` + columns[3] + ` as app, sum(s.events) as events
+	text = `select ` + columns[0] + ` as at, ` + columns[1] + ` as category, ` + columns[2] + ` as name, ` + columns[3] + ` as app, sum(s.events) as events
 		from collector_stat s join collector_kind k on k.kind = s.kind where ` + strings.Join(where, " and ") + ` group by 1, 2, 3, 4`
 	text = `select g.at, g.category, g.name, g.app, g.events from (` + text + `) g`
 	if a := q.After; a != nil {
@@ -66,13 +79,5 @@ func (s *eventStore) stats(ctx context.Context, q statQuery) ([]statRow, error) 
 		n := len(args)
 		text += ` where (g.at, g.category, g.name, g.app) > ($` + strconv.Itoa(n-3) + `, $` + strconv.Itoa(n-2) + `, $` + strconv.Itoa(n-1) + `, $` + strconv.Itoa(n) + `)`
 	}
-	text += ` order by g.at, g.category, g.name, g.app limit ` + strconv.Itoa(q.Limit)
-	var out []statRow
-	err := each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
-		var r statRow
-		err := scan(&r.Bucket, &r.Category, &r.Name, &r.App, &r.Events)
-		out = append(out, r)
-		return err
-	})
-	return out, err
+	return text + ` order by g.at, g.category, g.name, g.app limit ` + strconv.Itoa(q.Limit), args
 }

@@ -19,7 +19,7 @@ const (
 		"key with `_FILE` or `_file` at its end names it. `app config show` prints every value and its origin.\n\n" +
 		"This page is printed by `app config docs`, a sample file by `app config docs --sample`.\n\n"
 	samplePreface = "# Every setting at its default. Take the \"#\" from a line without a space after it to set that key.\n" +
-		"# The same keys as environment variables and flags: docs/config.md.\n"
+		"# The same keys as environment variables and flags: docs/config.md.\n\n"
 )
 
 func configCommand(modules []Module) *cobra.Command {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,8 +23,12 @@ const (
 )
 
 // Main runs the command line and gives the exit code: 0 done, 1 failed,
-// 2 wrong usage or configuration. Errors are one line on stderr.
+// 2 wrong usage or configuration. Errors are one line on stderr. SIGINT and
+// SIGTERM end a command well; a second one ends the process.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer, modules []Module) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
 	root := rootCommand(modules)
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -55,9 +62,9 @@ func Usage(err error) error {
 func rootCommand(modules []Module) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "app",
-		Short: "Switchboard: customer events, sockets, calls, campaigns and CRM in one program",
-		Long: "Switchboard takes interaction events, pushes to sockets, follows calls, runs campaigns and\n" +
-			"keeps a CRM in step, in one program with no other service to install.\n\n" +
+		Short: "Switchboard: what a company and its customers tell each other, in one program",
+		Long: "Switchboard takes the interaction events of web applications, keeps them by session and answers\n" +
+			"queries over them, in one program with no other service to install.\n\n" +
 			"Start it with \"app serve\"; every other command talks to a running server.",
 		Example:       "  app serve\n  app keys create --name shop --app shop --scope collector:write\n  app events tail",
 		SilenceErrors: true, SilenceUsage: true,

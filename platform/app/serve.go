@@ -34,7 +34,8 @@ func serveCommand(modules []Module) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return serve(cmd.Context(), set, modules, time.Now, cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
+		// It tells the first signal from the second by itself.
+		return serve(context.WithoutCancel(cmd.Context()), set, modules, time.Now, cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
 	}
 	return cmd
 }
