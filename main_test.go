@@ -162,7 +162,7 @@ var fence = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
 
 // markdown runs the sh blocks of a document, in order and as one script, in
 // the work directory with the program as ./app. There, "serve" and "make run"
-// go on in the background, and servers of others are ours.
+// go on in the background until the end, and servers of others are ours.
 func markdown(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: markdown file")
@@ -178,7 +178,7 @@ func markdown(ts *testscript.TestScript, neg bool, args []string) {
 	work := ts.Getenv("WORK")
 	ts.Check(os.WriteFile(filepath.Join(work, "app"), []byte(markdownApp), 0o755))
 	ts.Check(os.WriteFile(filepath.Join(work, "document.sh"), []byte(all), 0o644))
-	ts.Defer(func() { stopAll(filepath.Join(work, "pids")) })
+	defer stopAll(filepath.Join(work, "pids"))
 	if err := ts.Exec("sh", "-eux", "document.sh"); err != nil {
 		logs, _ := os.ReadFile(filepath.Join(work, "serve.log"))
 		ts.Fatalf("%s: %v\n%s", args[0], err, logs)
@@ -188,6 +188,7 @@ func markdown(ts *testscript.TestScript, neg bool, args []string) {
 // stopAll ends the processes that a file lists, and waits for them.
 func stopAll(file string) {
 	pids, _ := os.ReadFile(file)
+	_ = os.Remove(file)
 	deadline := time.Now().Add(20 * time.Second)
 	for pid := range strings.FieldsSeq(string(pids)) {
 		n, err := strconv.Atoi(pid)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,7 +136,7 @@ func TestPowerCutLosesNothingThatWasAcknowledged(t *testing.T) {
 	for round := range powerCutRounds(t) {
 		c.sendTo(server{p.URL, p.Key})
 		c.start()
-		apptest.Within(t, 2*time.Minute, c.more(2000))
+		apptest.Within(t, 2*time.Minute, c.more(1000+rand.Int64N(4000)))
 		p.Kill()
 		d.cut()
 		c.halt()
@@ -163,7 +164,7 @@ func TestPowerCutHarnessSeesLoss(t *testing.T) {
 	run(t, "sync", "--file-system", d.data()) // as if it had been started long ago
 	c.sendTo(server{p.URL, p.Key})
 	c.start()
-	apptest.Within(t, 2*time.Minute, c.more(2000))
+	apptest.Within(t, 2*time.Minute, c.more(1000+rand.Int64N(4000)))
 	p.Kill()
 	d.cut()
 	c.halt()

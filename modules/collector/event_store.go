@@ -488,7 +488,8 @@ func (b *eventSelect) whereKinds(kinds []int64) {
 	for i, k := range kinds {
 		in[i] = strconv.FormatInt(k, 10)
 	}
-	b.conditions = append(b.conditions, "e.kind in ("+strings.Join(in, ",")+")")
+	// The sign keeps SQLite from searching by a kind that most events may be of.
+	b.conditions = append(b.conditions, "+e.kind in ("+strings.Join(in, ",")+")")
 }
 
 func (b *eventSelect) direction() string {

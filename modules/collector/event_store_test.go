@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -206,8 +207,8 @@ func TestListAgreesWithPlainFilteringForEveryQuery(t *testing.T) {
 		}
 		tally(t, db, int64(len(all)))
 		pick := func(of ...string) string { return of[random.IntN(len(of))] }
-		for range 150 {
-			q := eventQuery{Category: pick("", "", "many", "c1"), Name: pick("", "", "n1", "n7"), App: pick("", "", "app0", "app1", "none"), Desc: random.IntN(2) == 0, Limit: 1 + random.IntN(40)}
+		for range 60 {
+			q := eventQuery{Category: pick("", "", "many", "c1"), Name: pick("", "", "n1", "n7"), App: pick("", "", "app0", "app1", "none"), Desc: random.IntN(2) == 0, Limit: 10 + random.IntN(300)}
 			if random.IntN(2) == 0 {
 				id := key16(fmt.Sprint("s", random.IntN(21)))
 				q.Session = &id
@@ -427,7 +428,10 @@ func TestEveryListIsReadFromAnIndex(t *testing.T) {
 		name     string
 		from, to *time.Time
 	}{{"", nil, nil}, {" from", &now, nil}, {" between", &now, &now}}
-	check := func(name, text string, args []any, sorts bool) {
+	// A list of everything walks an index in its order; that is no search in it.
+	// g and t are the results of inner queries.
+	scan := regexp.MustCompile(`^SCAN [^gt]( USING INDEX collector_event_(kind|session)|$)`)
+	check := func(name, text string, args []any, sorts bool) string {
 		t.Helper()
 		var plan []string
 		err := each(t.Context(), db.Read(), "explain query plan "+text, args, func(scan func(...any) error) error {
@@ -444,11 +448,11 @@ func TestEveryListIsReadFromAnIndex(t *testing.T) {
 			t.Fatalf("%s: no plan", name)
 		}
 		for _, step := range plan {
-			table := strings.HasPrefix(step, "SCAN ") && !strings.Contains(step, "USING") && !strings.HasPrefix(step, "SCAN g") && !strings.HasPrefix(step, "SCAN t") && !strings.HasPrefix(step, "SCAN (")
-			if table || !sorts && strings.Contains(step, "TEMP B-TREE") {
+			if scan.MatchString(step) || !sorts && strings.Contains(step, "TEMP B-TREE") {
 				t.Errorf("%s: %s\n%s\n%s", name, step, text, strings.Join(plan, "\n"))
 			}
 		}
+		return strings.Join(plan, "\n")
 	}
 	after := &position{1, 1}
 	for _, span := range spans {
@@ -462,7 +466,10 @@ func TestEveryListIsReadFromAnIndex(t *testing.T) {
 					inSession := q
 					inSession.Session = &session
 					text, args = inSession.sql(kinds)
-					check("events of a session, "+kindName+name, text, args, false)
+					// The session is what narrows it down, not a kind that most events may be of.
+					if plan := check("events of a session, "+kindName+name, text, args, false); !strings.Contains(plan, "collector_event_session") {
+						t.Errorf("events of a session, %s%s: %s", kindName, name, plan)
+					}
 				}
 			}
 		}

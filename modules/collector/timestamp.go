@@ -13,7 +13,7 @@ var errTimestamp = errors.New(`not a timestamp: want "YYYY-MM-DD HH:MM:SS[.fffff
 // The result is in UTC.
 func ParseTimestamp(s string) (time.Time, error) {
 	// time.Parse is laxer than both forms ("T9:15:27", a comma before the
-	// fraction), so the fixed part is checked here.
+	// fraction, "+24:60"), so that is checked here.
 	const shape = "dddd-dd-ddxdd:dd:dd"
 	if len(s) < len(shape) || len(s) > 40 {
 		return time.Time{}, errTimestamp
@@ -45,7 +45,7 @@ func ParseTimestamp(s string) (time.Time, error) {
 	switch {
 	case s[10] == ' ' && rest == "":
 		s = s[:10] + "T" + s[11:] + "Z"
-	case s[10] == 'T' && (rest == "Z" || len(rest) == 6 && (rest[0] == '+' || rest[0] == '-')):
+	case s[10] == 'T' && (rest == "Z" || len(rest) == 6 && (rest[0] == '+' || rest[0] == '-') && rest[1:3] <= "23" && rest[4:] <= "59"):
 	default:
 		return time.Time{}, errTimestamp
 	}
