@@ -40,54 +40,47 @@ func ballast(t *testing.T, path string, size int) {
 
 func TestFullDiskLosesNothingAndGoesOnByItself(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name string
-		// fill fills the disk under load.
-		fill func(t *testing.T, dir string, c *crowd)
-	}{
-		{"filled by events", func(t *testing.T, _ string, c *crowd) {}},
-		{"filled by another program to the last byte", func(t *testing.T, dir string, c *crowd) {
-			apptest.Within(t, time.Minute, c.more(500))
-			ballast(t, filepath.Join(dir, "all"), smallDisk)
-		}},
+	for name, c := range map[string]fullDisk{
+		"filled by events":                            {},
+		"filled by another program to the last byte":  {byOther: true},
+		"killed and started again while it is filled": {byOther: true, killed: true},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, _ := mount(t, "tmpfs", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", smallDisk))
-			fillAndFree(t, dir, func(load *crowd) { c.fill(t, dir, load) })
+			c.run(t, dir)
 		})
 	}
 }
 
-// fillAndFree runs the product on a small disk at dir, has fill and the load
-// fill it, frees what is not the product's and expects it to go on.
-func fillAndFree(t *testing.T, dir string, fill func(*crowd)) {
+// fullDisk is one way in which a disk can be full.
+type fullDisk struct {
+	byOther bool // another program fills it at once, to the last byte
+	killed  bool // the server is killed meanwhile and started again
+}
+
+// run runs the product on a small disk at dir under load until it is full,
+// frees what is not the product's and expects it to go on.
+func (f fullDisk) run(t *testing.T, dir string) {
 	t.Helper()
+	data := filepath.Join(dir, "data")
 	ballast(t, filepath.Join(dir, "some"), ballastSize)
-	p := apptest.Exec(t, filepath.Join(dir, "data"), nil)
+	p := apptest.Exec(t, data, nil)
 	s := server{p.URL, p.Key}
-	c := newCrowd(t, crowdSize)
+	c := newCrowd(t, 8)
 	c.padding = 4 << 10
 	c.sendTo(s)
 	c.start()
 	began := time.Now()
-	fill(c)
-	apptest.Within(t, 2*time.Minute, func() string {
-		if c.refusals() == 0 {
-			return "the disk is not full yet"
-		}
-		return ""
-	})
+	if f.byOther {
+		apptest.Within(t, time.Minute, c.more(500))
+		ballast(t, filepath.Join(dir, "all"), smallDisk)
+	}
+	apptest.Within(t, 2*time.Minute, c.refusedMore(1))
 	t.Logf("full after %s with %d events acknowledged", time.Since(began).Round(time.Millisecond), c.acked.Load())
 
 	// The clients keep trying; reading goes on meanwhile, and the state is told.
-	before := c.refusals()
-	apptest.Within(t, time.Minute, func() string {
-		if n := c.refusals() - before; n < 200 {
-			return fmt.Sprintf("%d refusals while full", n)
-		}
-		return ""
-	})
+	apptest.Within(t, time.Minute, c.refusedMore(200))
 	var sessions struct{ Items []session }
 	if err := c.get(s, "/collector/sessions", &sessions); err != nil || len(sessions.Items) == 0 {
 		t.Errorf("reading while the disk is full: %v, %d sessions", err, len(sessions.Items))
@@ -95,13 +88,33 @@ func fillAndFree(t *testing.T, dir string, fill func(*crowd)) {
 	if resp, err := c.http.Get(s.url + "/readyz"); err != nil || resp.Body.Close() != nil || resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("/readyz while the disk is full: %v, %v", resp, err)
 	}
+	if c.full.Load() == 0 {
+		t.Error("no request was answered with 507")
+	}
+	if f.killed {
+		p.Kill()
+		p = apptest.Launch(t, data, nil)
+		// It may start or not. If it does, it says what is wrong.
+		t.Logf("started on the full disk: %q", p.Await())
+		p.Kill()
+	}
+	f.free(t, dir, c, p)
+}
 
+// free frees the disk and expects the server, started anew if it was killed,
+// to take events again soon and to have all that was acknowledged.
+func (f fullDisk) free(t *testing.T, dir string, c *crowd, p *apptest.Process) {
+	t.Helper()
 	freed := time.Now()
 	acked := c.acked.Load()
 	for _, name := range []string{"some", "all"} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
+	}
+	if f.killed {
+		p = apptest.Exec(t, p.Dir, nil)
+		c.sendTo(server{p.URL, p.Key})
 	}
 	apptest.Within(t, time.Minute, func() string {
 		if c.acked.Load() == acked {
@@ -115,6 +128,7 @@ func fillAndFree(t *testing.T, dir string, fill func(*crowd)) {
 	}
 	apptest.Within(t, time.Minute, c.more(300))
 	c.halt()
+	s := server{p.URL, p.Key}
 	c.audit(s, c.settle(s))
 	t.Logf("accepted again %s after space was back", again.Round(time.Millisecond))
 	if code := p.Terminate(); code != 0 {
@@ -122,5 +136,14 @@ func fillAndFree(t *testing.T, dir string, fill func(*crowd)) {
 	}
 }
 
-// refusals counts the requests that the servers could not take.
-func (c *crowd) refusals() int64 { return c.refused.Load() + c.full.Load() }
+// refusedMore is a condition: that n more requests than now were refused.
+func (c *crowd) refusedMore(n int64) func() string {
+	refusals := func() int64 { return c.refused.Load() + c.full.Load() }
+	want := refusals() + n
+	return func() string {
+		if got := refusals(); got < want {
+			return fmt.Sprintf("%d of %d requests were refused, %d events acknowledged", got, want, c.acked.Load())
+		}
+		return ""
+	}
+}

@@ -92,7 +92,7 @@ func TestInstanceKilledUnderLoadLosesNothing(t *testing.T) {
 	both := group.launch(dirs...)
 	_, key := newKey(t, both[0])
 	a, b := server{both[0].URL, key}, server{both[1].URL, key}
-	c := newCrowd(t, crowdSize)
+	c := newCrowd(t, 8)
 	c.sendTo(a, b)
 	c.start()
 	apptest.Within(t, 2*time.Minute, c.more(1500))

@@ -131,7 +131,7 @@ func powerCutRounds(t *testing.T) int {
 func TestPowerCutLosesNothingThatWasAcknowledged(t *testing.T) {
 	t.Parallel()
 	d := newDisk(t)
-	c := newCrowd(t, crowdSize)
+	c := newCrowd(t, 8)
 	p := apptest.Exec(t, d.data(), nil)
 	for round := range powerCutRounds(t) {
 		c.sendTo(server{p.URL, p.Key})
@@ -158,7 +158,7 @@ func TestPowerCutHarnessSeesLoss(t *testing.T) {
 	}
 	t.Parallel()
 	d := newDisk(t)
-	c := newCrowd(t, crowdSize)
+	c := newCrowd(t, 8)
 	relaxed := []string{"--set", "bus.sync=2m", "--set", "store.sync=normal"}
 	p := apptest.Exec(t, d.data(), nil, relaxed...)
 	run(t, "sync", "--file-system", d.data()) // as if it had been started long ago

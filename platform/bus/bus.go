@@ -254,6 +254,7 @@ func (b *Bus) Close() error {
 		close(b.ended)
 		if l := b.link.Load(); l != nil {
 			drain(l.nc)
+			b.sweep(context.Background(), l)
 			b.saveLedger(context.Background(), l, true)
 			b.dropLink()
 			l.close()

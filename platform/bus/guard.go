@@ -72,6 +72,8 @@ func (b *Bus) Run(ctx context.Context) error {
 	defer record.Stop()
 	figures := time.NewTicker(pendingEvery)
 	defer figures.Stop()
+	clean := time.NewTicker(sweepEvery)
+	defer clean.Stop()
 	var r restarts
 	for {
 		select {
@@ -81,6 +83,10 @@ func (b *Bus) Run(ctx context.Context) error {
 			b.check(ctx, &r)
 		case <-b.guard.kick:
 			b.check(ctx, &r)
+		case <-clean.C:
+			if l := b.link.Load(); l != nil && b.refused() == nil {
+				b.sweep(ctx, l)
+			}
 		case <-record.C:
 			if l := b.link.Load(); l != nil && b.refused() == nil {
 				b.saveLedger(ctx, l, false)

@@ -176,7 +176,7 @@ func ledgerEntries(ctx context.Context, l *link) (map[string]entry, error) {
 	for name, info := range infos {
 		e := entry{
 			Created: info.Created, Last: info.State.LastSeq, Msgs: info.State.Msgs, First: info.State.FirstSeq,
-			Queue: info.Config.Retention != jetstream.LimitsPolicy || name == deadStream.Name,
+			Queue: isQueue(info.Config) || name == deadStream.Name,
 		}
 		if e.Msgs > 0 {
 			e.FirstTime = info.State.FirstTime

@@ -18,9 +18,10 @@ type Stream struct {
 	Name string
 	// Subjects it stores; no two streams may overlap.
 	Subjects []string
-	// Queue makes a work queue: a message is gone once it is acknowledged, and
-	// when the queue is full publishing is refused. Otherwise messages stay
-	// until MaxAge or until MaxBytes pushes the oldest out.
+	// Queue makes a work queue: a message is gone about a second after every
+	// consumer of the stream has acknowledged it and all before it, and when the
+	// queue is full publishing is refused. Otherwise messages stay until MaxAge
+	// or until MaxBytes pushes the oldest out.
 	Queue bool
 	// MaxAge of a message; 0 means 3 days, for a queue for ever: it never drops.
 	MaxAge time.Duration
@@ -88,7 +89,7 @@ func (b *Bus) declareOn(ctx context.Context, l *link, s Stream) error {
 		cfg.Duplicates = s.MaxAge
 	}
 	if s.Queue {
-		cfg.Retention, cfg.Discard = jetstream.WorkQueuePolicy, jetstream.DiscardNew
+		cfg.Discard = jetstream.DiscardNew
 	}
 	old, err := l.js.Stream(ctx, s.Name)
 	switch {
@@ -97,6 +98,9 @@ func (b *Bus) declareOn(ctx context.Context, l *link, s Stream) error {
 		_, err = l.js.CreateStream(ctx, cfg)
 	case err == nil:
 		have := old.CachedInfo().Config
+		if isQueue(have) != s.Queue {
+			return errs.New(errs.Invalid, "bus: stream %s cannot turn into a queue or back", s.Name)
+		}
 		// A changed first sequence would purge the stream at the next start.
 		cfg.FirstSeq = have.FirstSeq
 		if sameStream(have, cfg) {
@@ -124,6 +128,10 @@ func (b *Bus) declareOn(ctx context.Context, l *link, s Stream) error {
 	}
 	return errs.Wrap(errs.Unavailable, err, "bus: declare stream %s", s.Name)
 }
+
+// isQueue tells whether a stream was declared as a queue: it refuses when it is
+// full.
+func isQueue(cfg jetstream.StreamConfig) bool { return cfg.Discard == jetstream.DiscardNew }
 
 // sameStream tells whether an update would change nothing.
 func sameStream(have, want jetstream.StreamConfig) bool {

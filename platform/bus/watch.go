@@ -57,7 +57,7 @@ func (w *watch) on(ctx context.Context, l *link) error {
 		return errs.Wrap(errs.Unavailable, err, "bus: watch %s", w.stream)
 	}
 	info := st.CachedInfo()
-	if info.Config.Retention == jetstream.WorkQueuePolicy {
+	if isQueue(info.Config) {
 		return errs.New(errs.Invalid, "bus: %s is a queue and cannot be watched", w.stream)
 	}
 	if w.next.Load() == 0 {
