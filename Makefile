@@ -20,7 +20,7 @@ test: prepare ## all tests, with the race detector
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout=18m ./...
 
 update: ## rewrite the generated texts: OpenAPI, settings, help
-	go test . ./platform/... ./modules/... -run 'Golden' -update
+	go test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -n1 dirname | sort -u) -run Golden -update
 
 bench: ## measure, each figure beside the raw limit of the same run
 	go test -run='^$$' -bench=. -benchtime=1x -timeout=60m ./bench

@@ -425,7 +425,11 @@ func TestBadQueriesAreRefusedWithTheirPlace(t *testing.T) {
 // database makes of it.
 func TestStrangeTextInAQueryFindsNothing(t *testing.T) {
 	t.Parallel()
-	p := start(t)
+	strangeQueries(t, start(t))
+}
+
+func strangeQueries(t *testing.T, p *apptest.Product) {
+	t.Helper()
 	post(t, p, pageview("s-1"))
 	stored(t, p, 1)
 	for _, text := range []string{"%00", "a%00b", "%ff", "%ed%a0%80", "'", "%25", "%F0%9F%A6%8A", strings.Repeat("x", 5000)} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,6 +27,8 @@ type eventService struct {
 	maxItem int
 	metrics *metrics
 	now     func() time.Time
+	// acceptedAt is when events were last accepted, in Unix nanoseconds.
+	acceptedAt atomic.Int64
 }
 
 // Refused is an event of a batch that was not accepted.
@@ -76,6 +79,7 @@ func (s *eventService) accept(ctx context.Context, app string, b *Batch, seed st
 		return nil, fmt.Errorf("accept events: %w", err)
 	}
 	s.metrics.received.WithLabelValues("accepted").Add(float64(receipt.Accepted))
+	s.acceptedAt.Store(s.now().UnixNano())
 	if n := len(receipt.Rejected); n > 0 {
 		s.metrics.received.WithLabelValues("rejected").Add(float64(n))
 	}

@@ -70,9 +70,7 @@ func TestNothingIsSentWhileNobodyWatches(t *testing.T) {
 	} {
 		now.Add(step.after.Nanoseconds())
 		if step.want {
-			if err := l.want(); err != nil {
-				t.Fatal(err)
-			}
+			l.note()
 		}
 		l.publish([]*item{it, it}, rows) // twice in a batch, stored once
 		settle(t, b, l)

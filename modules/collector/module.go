@@ -42,6 +42,8 @@ const (
 	// enough that a commit pays for many events, and far below what a person
 	// notices.
 	storeEvery = 20 * time.Millisecond
+	// longestRest bounds how long a worker stands back for requests.
+	longestRest = 100 * time.Millisecond
 )
 
 // service is the collector at work.
@@ -109,7 +111,7 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.events.group.Run(ctx) })
 	g.Go(func() error {
 		return s.p.Bus.Consume(ctx, bus.Consumer{Stream: streamIngest, Name: "collector-store", Subject: subjectIngest,
-			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10, Gather: storeEvery,
+			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10, Rest: s.rest,
 			// Also how long what a killed instance had in hand stays unseen.
 			AckWait: 10 * time.Second}, s.storer.handle)
 	})
@@ -117,6 +119,19 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.live.run(ctx) })
 	g.Go(func() error { return s.sweep(ctx) })
 	return g.Wait()
+}
+
+// rest is how long a worker that stores events rests after a batch. While
+// events come in, storing takes a third of its time at most: the bus holds what
+// is accepted, so that answering goes first and a peak is stored after it.
+func (s *service) rest(took time.Duration, full bool) time.Duration {
+	if quiet := s.p.Now().UnixNano() - s.events.acceptedAt.Load(); quiet > int64(storeEvery) {
+		return 0
+	}
+	if full {
+		return min(2*took, longestRest)
+	}
+	return max(storeEvery-took, min(2*took, longestRest))
 }
 
 // sweep removes what is past its retention, every ten minutes of the product's

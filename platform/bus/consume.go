@@ -36,10 +36,11 @@ type Consumer struct {
 	// AckWait is after how long the messages of an instance that died go to
 	// another; 30 s by default. A handler may take longer: it is kept alive.
 	AckWait time.Duration
-	// Gather is the least time between the beginnings of two batches of a
-	// worker, unless the first was full. Under load it makes batches larger;
-	// a message that comes after a quiet time is handed over at once. 0 by default.
-	Gather time.Duration
+	// Rest, if set, says how long a worker rests after a batch that took so
+	// long, full or not. Rest makes batches larger under load and leaves the
+	// machine to others; a message that comes after a quiet time is handed over
+	// at once.
+	Rest func(took time.Duration, full bool) time.Duration
 }
 
 // Handler deals with messages. See Consume for what its errors mean.
@@ -227,8 +228,8 @@ func (r *consumption) worker(ctx context.Context, l *link) error {
 			continue
 		}
 		bad = 0
-		if rest := r.c.Gather - time.Since(began); rest > 0 && len(got) < r.c.Batch {
-			pause(ctx, rest)
+		if r.c.Rest != nil {
+			pause(ctx, r.c.Rest(time.Since(began), len(got) >= r.c.Batch))
 		}
 	}
 }

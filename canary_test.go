@@ -1,0 +1,316 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"switchboard/platform/apptest"
+)
+
+// A canary is a text that stands nowhere else. One goes into each place where
+// a client may send something personal; none may be found in a file of the
+// data directory or in the log, in whatever form.
+type canaries struct{ all map[string]string } // by place
+
+// at gives the canary of a place.
+func (c *canaries) at(place string) string {
+	if c.all[place] == "" {
+		c.all[place] = "cnry" + strings.ToLower(rand.Text()[:20])
+	}
+	return c.all[place]
+}
+
+// forms are the ways in which a text may hide in bytes.
+func forms(text string) map[string]string {
+	out := map[string]string{
+		"as it is":    text,
+		"in capitals": strings.ToUpper(text),
+		"in hex":      hex.EncodeToString([]byte(text)),
+		"in HEX":      strings.ToUpper(hex.EncodeToString([]byte(text))),
+		"backwards":   backwards(text),
+	}
+	var escaped, percent strings.Builder
+	for _, b := range []byte(text) {
+		fmt.Fprintf(&escaped, `\u%04x`, b)
+		fmt.Fprintf(&percent, "%%%02X", b)
+	}
+	out["escaped"], out["percent-encoded"] = escaped.String(), percent.String()
+	var little, big []byte
+	for _, u := range utf16.Encode([]rune(text)) {
+		little = append(little, byte(u), byte(u>>8))
+		big = append(big, byte(u>>8), byte(u))
+	}
+	out["in UTF-16LE"], out["in UTF-16BE"] = string(little), string(big)
+	// In base64 a text has three forms, by its place among the bytes around it.
+	for shift := range 3 {
+		coded := base64.RawStdEncoding.EncodeToString([]byte("__"[:shift] + text))
+		skip := []int{0, 2, 3}[shift]
+		coded = coded[skip : skip+(len(coded)-skip)/4*4-4]
+		out[fmt.Sprintf("in base64, shifted by %d", shift)] = coded
+		out[fmt.Sprintf("in base64url, shifted by %d", shift)] = strings.NewReplacer("+", "-", "/", "_").Replace(coded)
+	}
+	return out
+}
+
+func backwards(text string) string {
+	b := []byte(text)
+	slices.Reverse(b)
+	return string(b)
+}
+
+// search looks for the canaries in every form.
+func (c *canaries) search(t *testing.T, dir, log string) (found []string) {
+	t.Helper()
+	var texts []string
+	meaning := map[string]string{}
+	for place, canary := range c.all {
+		for form, text := range forms(canary) {
+			if meaning[text] == "" {
+				texts = append(texts, text)
+				meaning[text] = place + ", " + form
+			}
+		}
+	}
+	for _, hit := range apptest.Hits(t, dir, log, texts...) {
+		for text, what := range meaning {
+			if strings.Contains(hit, fmt.Sprintf("%q ", text)) {
+				hit = what + ": " + hit
+			}
+		}
+		found = append(found, hit)
+	}
+	return found
+}
+
+func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
+	t.Parallel()
+	c := &canaries{map[string]string{}}
+	p := apptest.Start(t, modules, apptest.Env("APP_LOG_LEVEL=debug", "APP_WEB_ACCESS_LOG=all"))
+	feedCollector(t, p, c)
+
+	if found := c.search(t, p.Dir, p.Log.String()); len(found) > 0 {
+		t.Errorf("while it runs:\n%s", strings.Join(found, "\n"))
+	}
+	p.Stop()
+	if found := c.search(t, p.Dir, p.Log.String()); len(found) > 0 {
+		t.Errorf("after the stop:\n%s", strings.Join(found, "\n"))
+	}
+	// It was not for want of canaries: with the keys they can all be read again.
+	p.Restart()
+	for _, place := range []string{"session id", "user id", "event id", "data key", "data value"} {
+		if !answers(t, p, "/collector/events?limit=1000", c.at(place)) {
+			t.Errorf("the %s cannot be read any more", place)
+		}
+	}
+	for _, place := range []string{"refused session id", "refused data", "refused field", "refused element", "refused time"} {
+		if !answers(t, p, "/collector/rejects?limit=1000", c.at(place)) {
+			t.Errorf("the %s cannot be read any more", place)
+		}
+	}
+}
+
+// answers tells whether the answer to a GET holds the text.
+func answers(t *testing.T, p *apptest.Product, path, text string) bool {
+	t.Helper()
+	_, body := p.Exchange(p.Request(p.Key, http.MethodGet, path, nil))
+	return bytes.Contains(body, []byte(text))
+}
+
+// feedCollector sends canaries through every input of the collector and of
+// what stands before it, and waits until all is stored.
+func feedCollector(t *testing.T, p *apptest.Product, c *canaries) {
+	t.Helper()
+	send := func(method, path string, body any, change ...func(http.Header)) int {
+		t.Helper()
+		req := p.Request(p.Key, method, path, body)
+		for _, f := range change {
+			f(req.Header)
+		}
+		resp, _ := p.Exchange(req)
+		return resp.StatusCode
+	}
+	header := func(name, value string) func(http.Header) { return func(h http.Header) { h.Set(name, value) } }
+	event := func(change map[string]any) map[string]any {
+		e := map[string]any{
+			"id": c.at("event id"), "session_id": c.at("session id"), "user_id": c.at("user id"), "category": "page", "name": "view",
+			"data": map[string]any{c.at("data key"): []any{c.at("data value"), map[string]any{c.at("inner key"): "x"}}}, "timestamp": "2021-01-01 00:00:00",
+		}
+		for name, value := range change {
+			e[name] = value
+		}
+		return e
+	}
+	want := func(got int, statuses ...int) {
+		t.Helper()
+		if !slices.Contains(statuses, got) {
+			t.Errorf("status %d, want %v", got, statuses)
+		}
+	}
+	const events = "/collector/events"
+
+	// A live reader, asking for the session.
+	live := p.Request(p.Key, http.MethodGet, "/collector/live?session_id="+c.at("session id"), nil)
+	watching, err := http.DefaultClient.Do(live)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watching.Body.Close()
+
+	// Accepted: alone, in a batch, under an Idempotency-Key (twice), zipped, large.
+	want(send("POST", events, event(nil)), 202)
+	want(send("POST", events, []any{event(nil), event(map[string]any{"id": c.at("second event id")})}), 202)
+	want(send("POST", events, event(map[string]any{"id": nil}), header("Idempotency-Key", c.at("idempotency key"))), 202)
+	want(send("POST", events, event(map[string]any{"id": nil}), header("Idempotency-Key", c.at("idempotency key"))), 202)
+	want(send("POST", events, event(nil), header("Idempotency-Key", c.at("idempotency key"))), 422)
+	want(send("POST", events, event(map[string]any{"id": c.at("large event id"), "data": map[string]any{"text": strings.Repeat(c.at("large data"), 100_000)}})), 202)
+	var zipped bytes.Buffer
+	zip := gzip.NewWriter(&zipped)
+	if err := json.NewEncoder(zip).Encode(event(map[string]any{"id": c.at("zipped event id")})); err != nil {
+		t.Fatal(err)
+	}
+	if err := zip.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want(send("POST", events, zipped.Bytes(), header("Content-Encoding", "gzip")), 202)
+	const accepted = 5
+
+	// Refused: by shape, by schema, by type, as no event at all.
+	want(send("PUT", "/collector/schemas/page/strict", `{"additionalProperties":false,"properties":{"n":{"type":"integer"},"mail":{"format":"email"}}}`), 201)
+	refused := []any{
+		event(map[string]any{"session_id": map[string]any{"x": c.at("refused session id")}}),
+		event(map[string]any{"timestamp": c.at("refused time")}),
+		event(map[string]any{c.at("refused field"): 1}),
+		event(map[string]any{"user_id": []any{c.at("refused user id")}}),
+		event(map[string]any{"id": strings.Repeat(c.at("refused long id"), 50)}),
+		event(map[string]any{"data": c.at("refused data")}),
+		event(map[string]any{"name": "strict", "data": map[string]any{c.at("refused data key"): 1, "n": c.at("refused data value"), "mail": c.at("refused mail")}}),
+		c.at("refused element"), []any{c.at("refused list")}, map[string]any{"events": c.at("refused events")},
+	}
+	want(send("POST", events, refused), 422)
+	want(send("POST", events, map[string]any{"events": refused}, header("Idempotency-Key", c.at("idempotency key of refused"))), 422)
+	want(send("POST", events, `{"session_id":"`+c.at("broken JSON")+`",}`), 400)
+	want(send("POST", events, `{"`+c.at("doubled name")+`":1,"`+c.at("doubled name")+`":2}`), 400)
+	want(send("POST", events, c.at("no gzip"), header("Content-Encoding", "gzip")), 400)
+	want(send("POST", events, c.at("unknown coding"), header("Content-Encoding", c.at("coding"))), 415)
+	want(send("PUT", "/collector/schemas/page/bad", `{"type":"`+c.at("bad schema")+`"}`), 422)
+
+	// Queries, found or not, good or bad.
+	q := func(pairs ...string) string {
+		v := url.Values{}
+		for i := 0; i < len(pairs); i += 2 {
+			v.Add(pairs[i], pairs[i+1])
+		}
+		return "?" + v.Encode()
+	}
+	for _, path := range []string{
+		events + q("session_id", c.at("session id")), events + q("session_id", c.at("session asked for")), events + q("cursor", c.at("cursor")),
+		events + q("from", c.at("from"), "order", c.at("order"), "limit", c.at("limit")), events + q(c.at("parameter"), c.at("argument")),
+		events + q("category", c.at("category asked for"), "name", c.at("name asked for"), "app", c.at("app asked for")),
+		"/collector/sessions/" + c.at("session id"), "/collector/sessions/" + c.at("unknown session") + "/", "/collector/sessions" + q("cursor", c.at("cursor of sessions")),
+		"/collector/rejects" + q("name", c.at("reject asked for"), "reason", c.at("reason")), "/collector/stats" + q("by", c.at("group")),
+		"/collector/schemas/" + c.at("schema asked for") + "/x", "/collector/live" + q("key", c.at("live key")),
+		"/collector/" + c.at("unknown path"), "/" + c.at("unknown root") + "/x", "/admin/keys/" + c.at("key id asked for"), "//" + c.at("double slash"), "/collector/%zz" + c.at("broken path"),
+	} {
+		if req, err := http.NewRequest("GET", p.URL+path, nil); err == nil {
+			req.Header.Set("Authorization", "Bearer "+p.Key)
+			p.Exchange(req)
+		}
+	}
+	send("GET", events, map[string]any{"init_time": c.at("init time"), c.at("body field"): 1})
+	send("POST", events+"/search", map[string]any{"session_id": c.at("session searched"), "to": "2022-01-01T00:00:00Z"})
+	send("POST", events+"/search", `{"session_id":"`+c.at("broken search"))
+	send("POST", "/collector/rejects/"+c.at("reject retried")+"/retry", nil)
+	send("DELETE", "/collector/schemas/"+c.at("schema deleted")+"/x", nil)
+
+	// Credentials that are none, and what else a client says of itself.
+	for name, value := range map[string]string{
+		"Authorization": "Bearer " + c.at("wrong key"), "X-Api-Key": "sb_" + c.at("wrong key id") + "_" + c.at("wrong secret"), "X-Signature": "t=1,v1=" + c.at("signature"),
+		"Origin": "https://" + c.at("origin") + ".example", "Referer": "https://x.example/" + c.at("referer"), "User-Agent": c.at("agent"), "Cookie": "a=" + c.at("cookie"),
+		"X-Forwarded-For": c.at("address"), "Content-Type": "text/" + c.at("media type"), "Idempotency-Key": c.at("bad idempotency key") + " x", "Accept": c.at("accept"),
+	} {
+		send("POST", events, `{}`, header(name, value))
+		send("GET", "/collector/sessions/"+c.at("session id"), nil, header(name, value))
+	}
+	p.CallAs("", http.MethodPost, events+q("key", c.at("key in the address")), event(nil), nil)
+	p.CallAs("sb_"+c.at("unknown key id")+"_x", http.MethodGet, "/healthz"+q("x", c.at("health")), nil, nil)
+
+	apptest.Eventually(t, func() string {
+		var page struct{ Items []json.RawMessage }
+		p.Call(http.MethodGet, events+"?limit=1000", nil, &page)
+		if n := len(page.Items); n != accepted {
+			return fmt.Sprintf("%d of %d events are stored", n, accepted)
+		}
+		p.Call(http.MethodGet, "/collector/rejects?limit=1000", nil, &page)
+		if n := len(page.Items); n < 2*len(refused) {
+			return fmt.Sprintf("%d of %d rejects are stored", n, 2*len(refused))
+		}
+		return ""
+	})
+}
+
+// The search must be able to find: in a database, in the log, in every form.
+func TestCanaryInAnyFormIsFound(t *testing.T) {
+	t.Parallel()
+	c := &canaries{map[string]string{}}
+	p := apptest.Start(t, modules, apptest.Env("APP_LOG_LEVEL=debug", "APP_WEB_ACCESS_LOG=all"))
+
+	// The name of a schema is not personal and stands in the clear.
+	if status := p.Call(http.MethodPut, "/collector/schemas/page/"+c.at("schema name"), `{}`, nil); status != http.StatusCreated {
+		t.Fatalf("put schema: %d", status)
+	}
+	// So does the id that a client gives its request.
+	req := p.Request(p.Key, http.MethodGet, "/collector/events", nil)
+	req.Header.Set("X-Request-Id", c.at("request id"))
+	p.Exchange(req)
+	for _, when := range []string{"while it runs", "after the stop"} {
+		found := strings.Join(c.search(t, p.Dir, p.Log.String()), "\n")
+		if !strings.Contains(found, "schema name, as it is") || !strings.Contains(found, "collector.db") {
+			t.Errorf("%s: the schema is not found:\n%s", when, found)
+		}
+		if !strings.Contains(found, "request id, as it is") || !strings.Contains(found, "the log") {
+			t.Errorf("%s: the log line is not found:\n%s", when, found)
+		}
+		p.Stop()
+	}
+
+	hidden := &canaries{map[string]string{}}
+	canary := hidden.at("planted")
+	for form, text := range forms(canary) {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "bus", "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "bus", "x", "1.blk"), []byte("\x00\xff"+text+"\x00"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if found := hidden.search(t, dir, ""); len(found) == 0 {
+			t.Errorf("%s it is not found in a file", form)
+		}
+		if found := hidden.search(t, t.TempDir(), "level=INFO x="+text); len(found) == 0 {
+			t.Errorf("%s it is not found in the log", form)
+		}
+	}
+	// Among other bytes, too.
+	for lead := range 4 {
+		text := base64.StdEncoding.EncodeToString([]byte("abcd"[:lead] + canary + "tail"))
+		if found := hidden.search(t, t.TempDir(), text); len(found) == 0 {
+			t.Errorf("within base64, after %d bytes, it is not found", lead)
+		}
+	}
+	if found := hidden.search(t, p.Dir, p.Log.String()); len(found) > 0 {
+		t.Errorf("found what nobody planted: %v", found)
+	}
+}
