@@ -221,7 +221,7 @@ func feedCollector(t *testing.T, p *apptest.Product, c *canaries) {
 		events + q("category", c.at("category asked for"), "name", c.at("name asked for"), "app", c.at("app asked for")),
 		"/collector/sessions/" + c.at("session id"), "/collector/sessions/" + c.at("unknown session") + "/", "/collector/sessions" + q("cursor", c.at("cursor of sessions")),
 		"/collector/rejects" + q("name", c.at("reject asked for"), "reason", c.at("reason")), "/collector/stats" + q("by", c.at("group")),
-		"/collector/schemas/" + c.at("schema asked for") + "/x", "/collector/live" + q("key", c.at("live key")),
+		"/collector/schemas/" + c.at("schema asked for") + "/x",
 		"/collector/" + c.at("unknown path"), "/" + c.at("unknown root") + "/x", "/admin/keys/" + c.at("key id asked for"), "//" + c.at("double slash"), "/collector/%zz" + c.at("broken path"),
 	} {
 		if req, err := http.NewRequest("GET", p.URL+path, nil); err == nil {
@@ -245,6 +245,7 @@ func feedCollector(t *testing.T, p *apptest.Product, c *canaries) {
 		send("GET", "/collector/sessions/"+c.at("session id"), nil, header(name, value))
 	}
 	p.CallAs("", http.MethodPost, events+q("key", c.at("key in the address")), event(nil), nil)
+	p.CallAs("", http.MethodGet, "/collector/live"+q("key", c.at("live key")), nil, nil)
 	p.CallAs("sb_"+c.at("unknown key id")+"_x", http.MethodGet, "/healthz"+q("x", c.at("health")), nil, nil)
 
 	apptest.Eventually(t, func() string {

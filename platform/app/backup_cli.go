@@ -89,8 +89,11 @@ func restoreCommand() *cobra.Command {
 	cmd.Flags().String("data-dir", "", "data directory to make; it must not exist or be empty (default \"./data\")")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dir := dataDir(cmd)
-		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-			return errs.New(errs.Conflict, "the data directory %s is not empty", dir)
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if e.Name() != "lost+found" { // of a file system's root
+				return errs.New(errs.Conflict, "the data directory %s is not empty", dir)
+			}
 		}
 		if err := restoreInto(dir, args[0]); err != nil {
 			return err
