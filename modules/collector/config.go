@@ -3,6 +3,8 @@ package collector
 import (
 	"fmt"
 	"time"
+
+	"switchboard/platform/config"
 )
 
 // Config holds the settings of the collector.
@@ -12,7 +14,7 @@ type Config struct {
 	Retention       time.Duration `default:"8760h" doc:"How long events and sessions are kept after they arrived; 0 keeps them for ever."`
 	RejectRetention time.Duration `default:"720h" doc:"How long refused events are kept; their key is destroyed afterwards."`
 	MaxRejects      int64         `default:"1000000" doc:"How many refused events are kept at most; the oldest go first."`
-	QueueBytes      int64         `default:"4294967296" doc:"How many bytes of accepted events may wait on the bus to be stored; when it is full, new ones get 503."`
+	QueueBytes      config.Bytes  `default:"4GiB" doc:"How much room accepted events may take on the bus until they are stored; when it is full, new ones get 503."`
 	Workers         int           `default:"2" doc:"How many batches of events are prepared for storing at the same time."`
 }
 

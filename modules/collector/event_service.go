@@ -95,9 +95,7 @@ func (s *eventService) accept(ctx context.Context, app string, b *Batch, seed st
 
 // judge adds to the candidate's errors and gives the reason to refuse it, if any.
 func (s *eventService) judge(c *Candidate, app string, now time.Time) string {
-	if len(c.Errors) == 0 {
-		c.Errors = c.check(now, s.cfg.FutureTolerance)
-	}
+	c.Errors = s.faults(c, now)
 	if len(c.Errors) == 0 && len(c.Raw)+len(app)+256 > s.maxItem {
 		c.Errors = []errs.Field{{Message: fmt.Sprintf("is larger than the bus carries (%d bytes)", s.maxItem)}}
 	}
@@ -108,6 +106,21 @@ func (s *eventService) judge(c *Candidate, app string, now time.Time) string {
 		return reasonSchema
 	}
 	return ""
+}
+
+// faults adds to what the decoder found what check finds in the fields that the
+// decoder could read.
+func (s *eventService) faults(c *Candidate, now time.Time) []errs.Field {
+	found := c.Errors
+	if len(found) > 0 && found[0].Location == "" {
+		return found // not even an object
+	}
+	for _, f := range c.check(now, s.cfg.FutureTolerance) {
+		if !slices.ContainsFunc(found, func(have errs.Field) bool { return have.Location == f.Location }) {
+			found = append(found, f)
+		}
+	}
+	return found
 }
 
 // identify gives the key of an event and the id that its client sees.

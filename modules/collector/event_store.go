@@ -53,6 +53,12 @@ var errTwice = errors.New("collector: events stored twice")
 // insert stores what of the batch is not stored yet and counts it in sessions
 // and statistics. It gives the rows that were new.
 func (s *eventStore) insert(ctx context.Context, rows []eventRow, sessions map[[16]byte][]byte) ([]eventRow, error) {
+	if s.db.Engine() == store.Postgres {
+		// In one order everywhere, as count does it: else instances that are
+		// handed the same events wait for each other in a circle.
+		rows = slices.Clone(rows)
+		slices.SortStableFunc(rows, func(a, b eventRow) int { return bytes.Compare(a.EventID[:], b.EventID[:]) })
+	}
 	// Nearly always all of a batch is new; only else is it worth asking which.
 	fresh := rows
 	err := s.db.Tx(ctx, func(tx store.Querier) error {
@@ -116,33 +122,24 @@ func insertEvents(ctx context.Context, tx store.Querier, rows []eventRow) (int, 
 	return total, nil
 }
 
-// insertNew stores the rows whose event is not there yet and gives those. A
-// place in the order of arrival that is taken, which happens only if the bus
-// forgot its last sequence, is replaced by the next free one.
+// insertNew stores the rows whose event is not there yet and gives those.
 func insertNew(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventRow, error) {
+	rows, err := placed(ctx, tx, rows)
+	if err != nil {
+		return nil, err
+	}
 	var fresh []eventRow
 	for chunk := range slices.Chunk(rows, rowsPerLookup) {
-		chunk, err := placed(ctx, tx, chunk)
-		if err != nil {
-			return nil, err
-		}
-		if len(chunk) == 0 {
-			continue
-		}
-		found, err := tx.QueryContext(ctx, insertEventSQL+store.Values(len(chunk), eventColumns, 1)+` on conflict (event_id) do nothing returning event_id`, eventArgs(chunk)...)
-		if err != nil {
-			return nil, err
-		}
 		inserted := map[[16]byte]bool{}
-		for found.Next() {
+		err := each(ctx, tx, insertEventSQL+store.Values(len(chunk), eventColumns, 1)+` on conflict (event_id) do nothing returning event_id`, eventArgs(chunk), func(scan func(...any) error) error {
 			var id []byte
-			if err := found.Scan(&id); err != nil {
-				_ = found.Close()
-				return nil, err
+			if err := scan(&id); err != nil {
+				return err
 			}
 			inserted[[16]byte(id)] = true
-		}
-		if err := errors.Join(found.Err(), found.Close()); err != nil {
+			return nil
+		})
+		if err != nil {
 			return nil, err
 		}
 		for _, r := range chunk {
@@ -155,52 +152,61 @@ func insertNew(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventR
 	return fresh, nil
 }
 
-// placed drops the rows whose event is stored and moves those whose place in
-// the order is taken by another event.
+// placed drops the rows whose event is stored. A row whose place in the order
+// of arrival is taken by another event, which happens only if the bus forgot
+// its last sequence, goes to the end.
 func placed(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventRow, error) {
-	ids, arrivals := make([]any, len(rows)), make([]any, len(rows))
-	for i := range rows {
-		ids[i], arrivals[i] = rows[i].EventID[:], rows[i].Arrival
-	}
-	stored := map[[16]byte]bool{}
-	err := each(ctx, tx, `select event_id from collector_event where event_id in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
-		var id []byte
-		if err := scan(&id); err != nil {
-			return err
+	stored, taken := map[[16]byte]bool{}, map[int64]bool{}
+	for chunk := range slices.Chunk(rows, rowsPerLookup) {
+		ids, arrivals := make([]any, len(chunk)), make([]any, len(chunk))
+		for i := range chunk {
+			ids[i], arrivals[i] = chunk[i].EventID[:], chunk[i].Arrival
 		}
-		stored[[16]byte(id)] = true
-		return nil
-	})
-	if err != nil {
-		return nil, err
+		err := each(ctx, tx, `select event_id from collector_event where event_id in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
+			var id []byte
+			if err := scan(&id); err != nil {
+				return err
+			}
+			stored[[16]byte(id)] = true
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		err = each(ctx, tx, `select arrival from collector_event where arrival in `+store.Values(1, len(arrivals), 1), arrivals, func(scan func(...any) error) error {
+			var n int64
+			err := scan(&n)
+			taken[n] = true
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	taken := map[int64]bool{}
-	err = each(ctx, tx, `select arrival from collector_event where arrival in `+store.Values(1, len(arrivals), 1), arrivals, func(scan func(...any) error) error {
-		var n int64
-		err := scan(&n)
-		taken[n] = true
-		return err
-	})
-	if err != nil {
-		return nil, err
+	var out []eventRow
+	var end int64
+	for _, r := range rows {
+		if !stored[r.EventID] {
+			out = append(out, r)
+			end = max(end, r.Arrival)
+		}
+	}
+	var moved []*eventRow
+	for i := range out {
+		if taken[out[i].Arrival] {
+			moved = append(moved, &out[i])
+		}
+	}
+	if len(moved) == 0 {
+		return out, nil
 	}
 	var last int64
-	var out []eventRow
-	for _, r := range rows {
-		if stored[r.EventID] {
-			continue
-		}
-		if taken[r.Arrival] {
-			if last == 0 {
-				if err := tx.QueryRowContext(ctx, `select coalesce(max(arrival), 0) from collector_event`).Scan(&last); err != nil {
-					return nil, err
-				}
-			}
-			last++
-			r.Arrival = last
-		}
-		taken[r.Arrival] = true
-		out = append(out, r)
+	if err := tx.QueryRowContext(ctx, `select coalesce(max(arrival), 0) from collector_event`).Scan(&last); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(moved, func(a, b *eventRow) int { return cmp.Compare(a.Arrival, b.Arrival) })
+	for i, r := range moved {
+		r.Arrival = max(end, last) + 1 + int64(i)
 	}
 	return out, nil
 }

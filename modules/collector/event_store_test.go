@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"regexp"
 	"slices"
@@ -135,18 +136,24 @@ func TestInsertMovesAnEventWhoseArrivalIsTaken(t *testing.T) {
 		s := &eventStore{db}
 		insert(t, s, row("a", "s-1", view, 1, 0), row("b", "s-1", view, 2, 0), row("c", "s-1", view, 5, 0))
 		fresh := insert(t, s, row("x", "s-1", view, 1, 0), row("b", "s-1", view, 2, 0), row("y", "s-1", view, 3, 0), row("z", "s-1", view, 5, 0))
-		var arrivals []int64
+		places := map[string]int64{}
 		for _, r := range fresh {
-			arrivals = append(arrivals, r.Arrival)
+			places[string(r.Sealed)] = r.Arrival
 		}
-		if !slices.Equal(arrivals, []int64{6, 3, 7}) {
-			t.Errorf("they arrived at %v", arrivals)
+		if want := map[string]int64{"sealed x": 6, "sealed y": 3, "sealed z": 7}; !maps.Equal(places, want) {
+			t.Errorf("they arrived at %v, want %v", places, want)
 		}
 		tally(t, db, 6)
 		if again := insert(t, s, row("x", "s-1", view, 1, 0), row("z", "s-1", view, 5, 0)); len(again) != 0 {
 			t.Errorf("%d were new again", len(again))
 		}
 		tally(t, db, 6)
+		// The end is also behind what comes with it.
+		fresh = insert(t, s, row("p", "s-1", view, 9, 0), row("q", "s-1", view, 1, 0), row("r", "s-1", view, 8, 0), row("c", "s-1", view, 5, 0))
+		if got := arrivalsOf(fresh); len(got) != 3 || slices.Max(got) != 10 {
+			t.Errorf("they arrived at %v", got)
+		}
+		tally(t, db, 9)
 		// More than are looked up at once, all taken.
 		var all, others []eventRow
 		for i := range 350 {
@@ -157,7 +164,7 @@ func TestInsertMovesAnEventWhoseArrivalIsTaken(t *testing.T) {
 		if fresh := insert(t, s, others...); len(fresh) != 350 {
 			t.Errorf("%d were new", len(fresh))
 		}
-		tally(t, db, 706)
+		tally(t, db, 709)
 	})
 }
 

@@ -84,7 +84,7 @@ func (s *service) Routes(r *web.Router) error {
 // Start declares the streams and loads keys and schemas.
 func (s *service) Start(ctx context.Context) error {
 	for _, stream := range []bus.Stream{
-		{Name: streamIngest, Subjects: []string{subjectIngest}, Queue: true, MaxAge: ingestAge, MaxBytes: s.cfg.QueueBytes},
+		{Name: streamIngest, Subjects: []string{subjectIngest}, Queue: true, MaxAge: ingestAge, MaxBytes: int64(s.cfg.QueueBytes)},
 		{Name: streamFacts, Subjects: []string{"collector.schema.>"}, MaxAge: 7 * 24 * time.Hour, MaxBytes: 64 << 20},
 	} {
 		if err := s.p.Bus.Declare(ctx, stream); err != nil {

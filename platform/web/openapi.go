@@ -26,7 +26,10 @@ func (r *Router) describe(title, version string) huma.Config {
 	cfg.CreateHooks = nil
 	cfg.DocsPath, cfg.SchemasPath, cfg.OpenAPIPath = "", "", ""
 	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}
-	cfg.Formats = map[string]huma.Format{"application/json": format, "json": format}
+	// Bodies are JSON whatever they are called: curl and sendBeacon send it
+	// under names of their own.
+	cfg.Formats = map[string]huma.Format{"application/json": format, "json": format,
+		"application/x-www-form-urlencoded": format, "text/plain": format}
 	cfg.Components = &huma.Components{
 		Schemas: huma.NewMapRegistry("#/components/schemas/", r.name),
 		SecuritySchemes: map[string]*huma.SecurityScheme{
