@@ -214,7 +214,7 @@ func TestListAgreesWithPlainFilteringForEveryQuery(t *testing.T) {
 		}
 		tally(t, db, int64(len(all)))
 		pick := func(of ...string) string { return of[random.IntN(len(of))] }
-		for range 60 {
+		for range 40 {
 			q := eventQuery{Category: pick("", "", "many", "c1"), Name: pick("", "", "n1", "n7"), App: pick("", "", "app0", "app1", "none"), Desc: random.IntN(2) == 0, Limit: 10 + random.IntN(300)}
 			if random.IntN(2) == 0 {
 				id := key16(fmt.Sprint("s", random.IntN(21)))
@@ -255,7 +255,7 @@ func TestManyThousandKindsOfOneApplicationCanBeQueried(t *testing.T) {
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
 		t.Parallel()
 		s := &eventStore{db}
-		const kinds = 3000
+		const kinds = 1500
 		var rows []eventRow
 		for i := range kinds {
 			rows = append(rows, row(fmt.Sprint("e", i), "s-1", kind{"c", fmt.Sprint("n", i), "shop"}, int64(i), i%7))
