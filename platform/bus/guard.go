@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,8 +73,9 @@ func (b *Bus) Run(ctx context.Context) error {
 	defer record.Stop()
 	figures := time.NewTicker(pendingEvery)
 	defer figures.Stop()
-	clean := time.NewTicker(sweepEvery)
-	defer clean.Stop()
+	var sweeper sync.WaitGroup
+	defer sweeper.Wait()
+	sweeper.Go(func() { b.sweeping(ctx) })
 	var r restarts
 	for {
 		select {
@@ -83,10 +85,6 @@ func (b *Bus) Run(ctx context.Context) error {
 			b.check(ctx, &r)
 		case <-b.guard.kick:
 			b.check(ctx, &r)
-		case <-clean.C:
-			if l := b.link.Load(); l != nil && b.refused() == nil {
-				b.sweep(ctx, l)
-			}
 		case <-record.C:
 			if l := b.link.Load(); l != nil && b.refused() == nil {
 				b.saveLedger(ctx, l, false)

@@ -10,6 +10,17 @@ import (
 // sweepEvery is how long an acknowledged message of a queue may stay.
 const sweepEvery = time.Second
 
+// sweeping sweeps until ctx ends, also while publishers are refused: on a full
+// disk it is what makes room. It is apart from the guard, whom a server that
+// does not answer must not hold up.
+func (b *Bus) sweeping(ctx context.Context) {
+	for pause(ctx, sweepEvery) {
+		if l := b.link.Load(); l != nil {
+			b.sweep(ctx, l)
+		}
+	}
+}
+
 // sweep removes from the queues what every consumer is past. JetStream's own
 // work queues remove each message as it is acknowledged, and write a tombstone
 // for it through to the disk: with synced writes that doubles the cost of a
