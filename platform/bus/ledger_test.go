@@ -2,8 +2,8 @@ package bus_test
 
 import (
 	"context"
+	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -144,9 +144,7 @@ func TestWhatWasAcknowledgedIsOnDisk(t *testing.T) {
 		last = publish(t, b, bus.Message{Subject: "a", Data: make([]byte, 300)})
 	}
 	after := filepath.Join(t.TempDir(), "copy")
-	if out, err := exec.Command("cp", "-r", dir, after).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	copyRunning(t, dir, after)
 	c := openDir(t, after)
 	declare(t, c, bus.Stream{Name: "A", Subjects: []string{"a"}})
 	if seq := publish(t, c, bus.Message{Subject: "a"}); seq != last+1 {
@@ -175,9 +173,7 @@ func TestAKillRaisesNoAlarm(t *testing.T) {
 	}
 	stop()
 	after := filepath.Join(t.TempDir(), "copy")
-	if out, err := exec.Command("cp", "-r", dir, after).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	copyRunning(t, dir, after)
 	if alarms := openDir(t, after).Alarms(); len(alarms) != 0 {
 		t.Errorf("false alarms %v", alarms)
 	}
@@ -210,5 +206,37 @@ func TestSettingsThatCannotWork(t *testing.T) {
 		if _, err := bus.Open(t.Context(), cfg, nil, nil); errs.KindOf(err) != errs.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// copyRunning copies the folder of a server at work, as a kill would leave it:
+// what it renames or removes meanwhile is as if it came a moment later.
+func copyRunning(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, entry os.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		}
+		content, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), content, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
