@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"switchboard/platform/apptest"
+	"switchboard/platform/store/storetest"
 )
 
 const (
@@ -134,6 +138,43 @@ func (f fullDisk) free(t *testing.T, dir string, c *crowd, p *apptest.Process) {
 	if code := p.Terminate(); code != 0 {
 		t.Errorf("exit code %d\n%s", code, p.Log)
 	}
+}
+
+// TestDiskFilledByTheQueueIsFreedByStoring keeps the database from taking what
+// was accepted until that fills the disk, and lets it go: storing what waits
+// must make the room by itself.
+func TestDiskFilledByTheQueueIsFreedByStoring(t *testing.T) {
+	t.Parallel()
+	dir, _ := mount(t, "tmpfs", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", 48<<20))
+	database := storetest.Postgres(t)
+	p := apptest.Exec(t, filepath.Join(dir, "data"), nil, "--database-url="+database)
+	s := server{p.URL, p.Key}
+	conn, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "lock table collector.collector_event in share mode"); err != nil {
+		t.Fatal(err)
+	}
+	c := newCrowd(t, 8)
+	c.padding = 4 << 10
+	c.sendTo(s)
+	c.start()
+	apptest.Within(t, time.Minute, c.refusedMore(20))
+	t.Logf("full with %d events that wait", c.acked.Load())
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	unlocked := time.Now()
+	apptest.Within(t, time.Minute, c.more(50))
+	t.Logf("accepted again %s after the database was", time.Since(unlocked).Round(time.Millisecond))
+	c.halt()
+	c.audit(s, c.settle(s))
 }
 
 // refusedMore is a condition: that n more requests than now were refused.

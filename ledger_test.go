@@ -16,9 +16,10 @@ import (
 	"switchboard/platform/apptest"
 )
 
-// settleTime is how long it may take until what was acknowledged is stored. A
-// message that a killed instance had in hand waits a minute for another one.
-const settleTime = 3 * time.Minute
+// settleTime is how long it may take until what was acknowledged is stored:
+// far longer than the ten seconds for which a message that a killed instance
+// had in hand waits for another one.
+const settleTime = 2 * time.Minute
 
 // held is what a server says it has stored.
 type held struct {

@@ -348,12 +348,13 @@ func raw(texts []string) (out []json.RawMessage) {
 	return out
 }
 
-func TestFullBatchIsAcceptedInOneRequest(t *testing.T) {
+func TestFullBatchKeepsItsOrderOverManyFrames(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	var batch []string
+	filler := strings.Repeat("x", 2000) // 2 MB in all: more than one message of the bus holds
 	for i := range 1000 {
-		batch = append(batch, eventText("name", fmt.Sprintf(`"n%d"`, i%7)))
+		batch = append(batch, eventText("name", fmt.Sprintf(`"n%d"`, i%7), "data", `{"a":"`+filler+`"}`))
 	}
 	req := p.Request(p.Key, http.MethodPost, "/collector/events", zipped(t, []byte("["+strings.Join(batch, ",")+"]")))
 	req.Header.Set("Content-Encoding", "gzip")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -147,6 +148,60 @@ func TestEachInvalidLineIsJudgedAsAgreed(t *testing.T) {
 	}
 	stored(t, p, accepted)
 	kept(t, p, len(judgements)-accepted)
+}
+
+// The first clients spoke to another server. What they said to it still means
+// the same under our routes.
+func TestRequestsOfTheFirstClientsStillWork(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	lines := bufio.NewScanner(bytes.NewReader(sample(t, "requests-lewysigns.jsonl")))
+	for lines.Scan() {
+		var line struct {
+			Method, Path string
+			Body         json.RawMessage
+			Status       int
+			Response     struct{ Events []event }
+		}
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			t.Fatal(err)
+		}
+		old, err := url.Parse(line.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := "/collector/events/"
+		if name, value, ok := strings.Cut(old.Query().Get("filter"), ","); ok {
+			path += query(name, value)
+		}
+		req := p.Request(p.Key, line.Method, path, []byte(line.Body))
+		if line.Body == nil {
+			req = p.Request(p.Key, line.Method, path, nil)
+		}
+		resp, text := p.Exchange(req)
+		switch {
+		case line.Status == http.StatusCreated: // here: 202, and stored a moment later
+			if resp.StatusCode != http.StatusAccepted {
+				t.Errorf("%s: %s %s", lines.Text(), resp.Status, text)
+			}
+			stored(t, p, 1)
+		case line.Method == http.MethodPost:
+			if resp.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(string(text), "body.category") {
+				t.Errorf("%s: %s %s", lines.Text(), resp.Status, text)
+			}
+		default: // its filter by name was not supported; ours is
+			var got page[event]
+			if err := json.Unmarshal(text, &got); err != nil || resp.StatusCode != http.StatusOK || len(got.Items) != 1 {
+				t.Errorf("%s: %s %s", lines.Text(), resp.Status, text)
+				continue
+			}
+			for _, want := range line.Response.Events {
+				if e := got.Items[0]; e.SessionID != want.SessionID || e.Category != want.Category || e.Name != want.Name || !sameJSON(e.Data, want.Data) {
+					t.Errorf("%s: got %+v", lines.Text(), e)
+				}
+			}
+		}
+	}
 }
 
 func TestEmptyDataIsAnObjectWhereNoSchemaAsksForMore(t *testing.T) {
@@ -492,7 +547,10 @@ func TestSlashAtTheEndOfARouteIsAccepted(t *testing.T) {
 		t.Fatalf("POST /collector/events/: %d", status)
 	}
 	stored(t, p, 1)
-	for _, path := range []string{"/collector/events/", "/collector/sessions/", "/collector/rejects/", "/collector/schemas/", "/collector/stats/", "/collector/sessions/s%2F1%20%3F%25%C3%A4", "/collector/sessions/s%2F1%20%3F%25%C3%A4/"} {
+	if status := p.Call(http.MethodPut, "/collector/schemas/a%2Fb/c/", `{}`, nil); status != http.StatusCreated {
+		t.Errorf("PUT a schema: %d", status)
+	}
+	for _, path := range []string{"/collector/events/", "/collector/schemas/a%2Fb/c/", "/collector/schemas/a%2Fb/c/versions/", "/collector/sessions/", "/collector/rejects/", "/collector/schemas/", "/collector/stats/", "/collector/sessions/s%2F1%20%3F%25%C3%A4", "/collector/sessions/s%2F1%20%3F%25%C3%A4/"} {
 		if status := p.Call(http.MethodGet, path, nil, nil); status != http.StatusOK {
 			t.Errorf("GET %s: %d", path, status)
 		}

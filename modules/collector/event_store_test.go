@@ -413,7 +413,7 @@ func TestRejectsExpireByTimeAndByNumber(t *testing.T) {
 		}{
 			{"nothing is old, nothing too much", 1000, 40, 0},
 			{"five too many, all of one time", 1000, 35, 5},
-			{"the first twenty are old", 1001, 100, 15},
+			{"the first fifteen are old, one is too much", 1001, 34, 15},
 			{"thirteen too many, all of one time", 0, 7, 13},
 			{"the rest is old", 2000, 100, 7},
 			{"nothing is there", 2000, 0, 0},

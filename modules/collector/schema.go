@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +19,7 @@ import (
 
 const (
 	maxSchemaBytes  = 256 << 10
+	maxSchemaDepth  = 256
 	maxSchemaErrors = 20 // reported for one event
 )
 
@@ -27,6 +27,7 @@ const (
 type schema struct {
 	version  int64
 	compiled *jsonschema.Schema
+	steps    int // see stepsOf
 }
 
 // noLoader refuses references out of the schema: nothing is fetched or read.
@@ -38,7 +39,7 @@ func (noLoader) Load(url string) (any, error) {
 
 // compileSchema compiles a schema's text; an Invalid error says what is wrong
 // with it.
-func compileSchema(text []byte) (*jsonschema.Schema, error) {
+func compileSchema(text []byte) (*schema, error) {
 	invalid := func(why string) error {
 		return errs.InvalidFields("the schema is not valid", errs.Field{Location: "body", Message: why})
 	}
@@ -48,6 +49,9 @@ func compileSchema(text []byte) (*jsonschema.Schema, error) {
 	// The same JSON that events are held to: UTF-8, no name twice.
 	if _, err := jsontext.AppendFormat(nil, text); err != nil {
 		return nil, explain(text, err)
+	}
+	if deeper(text, maxSchemaDepth) { // compiling takes time that grows with the square
+		return nil, invalid(fmt.Sprintf("is nested deeper than %d levels", maxSchemaDepth))
 	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
@@ -68,10 +72,14 @@ func compileSchema(text []byte) (*jsonschema.Schema, error) {
 	}
 	compiled, err := c.Compile(place)
 	if err == nil {
-		if endless(compiled.Validate(map[string]any{})) {
-			return nil, invalid("refers to itself in a circle without end")
+		switch steps := stepsOf(compiled); {
+		case steps >= endless:
+			return nil, invalid("refers to itself in a circle, or in so many ways that no event could be checked")
+		case steps > maxSchemaSteps:
+			return nil, invalid("holds too many subschemas against one value to be checked in time")
+		default:
+			return &schema{compiled: compiled, steps: steps}, nil
 		}
-		return compiled, nil
 	}
 	var bad *jsonschema.SchemaValidationError
 	var details *jsonschema.ValidationError
@@ -81,25 +89,18 @@ func compileSchema(text []byte) (*jsonschema.Schema, error) {
 	return nil, invalid(strings.TrimPrefix(err.Error(), "jsonschema: "))
 }
 
-// endless tells whether a validation failed because the schema refers to
-// itself in a circle.
-func endless(err error) bool {
-	var e *jsonschema.ValidationError
-	if !errors.As(err, &e) {
-		return false
-	}
-	_, circle := e.ErrorKind.(*jsonkind.RefCycle)
-	return circle || slices.ContainsFunc(e.Causes, func(c *jsonschema.ValidationError) bool { return endless(c) })
-}
-
 // check reports where data does not fit, locations beginning with "data".
 func (s *schema) check(data json.RawMessage) []errs.Field {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
 	if err != nil {
 		return []errs.Field{{Location: "data", Message: "is not JSON"}}
 	}
-	if at := unreckonable("data", doc); at != "" {
+	values := 0
+	if at := survey("data", doc, &values); at != "" {
 		return []errs.Field{{Location: at, Message: "is a number of too many digits to be checked"}}
+	}
+	if values*s.steps > maxSteps {
+		return []errs.Field{{Location: "data", Message: "has too many values to be held against so large a schema"}}
 	}
 	err = s.compiled.Validate(doc)
 	if err == nil {
@@ -112,20 +113,21 @@ func (s *schema) check(data json.RawMessage) []errs.Field {
 	return schemaErrors("data", details)
 }
 
-// unreckonable finds a number in doc that validation cannot do exact sums
-// with, or not soon, and gives its place; empty if there is none.
-func unreckonable(at string, doc any) string {
+// survey counts the values of doc. A number that validation cannot do exact
+// sums with, or not soon, ends it with its place; else that is empty.
+func survey(at string, doc any, values *int) string {
 	const maxDigits = 1000
+	*values++
 	switch v := doc.(type) {
 	case map[string]any:
 		for name, value := range v {
-			if bad := unreckonable(at+"."+name, value); bad != "" {
+			if bad := survey(at+"."+name, value, values); bad != "" {
 				return bad
 			}
 		}
 	case []any:
 		for i, value := range v {
-			if bad := unreckonable(at+"["+strconv.Itoa(i)+"]", value); bad != "" {
+			if bad := survey(at+"["+strconv.Itoa(i)+"]", value, values); bad != "" {
 				return bad
 			}
 		}

@@ -102,7 +102,8 @@ func (s *schemaService) set(ctx context.Context, all map[schemaKey]*schema, r sc
 		s.log.ErrorContext(ctx, "a stored schema does not compile: its events are not checked", "category", r.Category, "name", r.Name, "error", err)
 		return
 	}
-	all[schemaKey{r.Category, r.Name}] = &schema{version: r.Version, compiled: compiled}
+	compiled.version = r.Version
+	all[schemaKey{r.Category, r.Name}] = compiled
 }
 
 // put adds a version unless the text is the current one; created tells if
