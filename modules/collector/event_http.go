@@ -97,6 +97,15 @@ func appOf(p *auth.Principal) string {
 	return p.Key.Name
 }
 
+// unbound refuses a key that web pages carry openly: it may send events, and no
+// more.
+func unbound(ctx context.Context) error {
+	if len(auth.From(ctx).Key.Origins) > 0 {
+		return errs.New(errs.Denied, "a key that is bound to origins may only send events")
+	}
+	return nil
+}
+
 // unsigned tells what is wrong with the signature where the key demands one.
 func (h *eventHTTP) unsigned(r *http.Request, p *auth.Principal) (why string, err error) {
 	if !p.Key.Signed {

@@ -630,3 +630,12 @@ func TestProcessThatIsKilledOrToldToStopKeepsWhatItAccepted(t *testing.T) {
 		return ""
 	})
 }
+
+func TestReadinessNamesTheCollector(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	resp, body := p.Exchange(p.Request("", http.MethodGet, "/readyz", nil))
+	if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), `"collector"`) {
+		t.Errorf("%s %s", resp.Status, body)
+	}
+}

@@ -2,6 +2,8 @@ package collector
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -129,5 +131,15 @@ func TestLiveTextIsOneMessage(t *testing.T) {
 	var e Recorded
 	if err := json.Unmarshal([]byte(strings.TrimPrefix(lines[2], "data: ")), &e); err != nil || e.SessionID != "s\u2028-1" || e.App != "shop" {
 		t.Errorf("got %+v, %v", e, err)
+	}
+}
+
+func TestWatchersAreBounded(t *testing.T) {
+	t.Parallel()
+	full := &liveHTTP{live: &live{}, places: make(chan struct{})}
+	answer := httptest.NewRecorder()
+	full.get(answer, httptest.NewRequest(http.MethodGet, "/collector/live", nil))
+	if answer.Code != http.StatusServiceUnavailable || answer.Header().Get("Retry-After") == "" {
+		t.Errorf("got %d %v", answer.Code, answer.Header())
 	}
 }

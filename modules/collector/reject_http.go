@@ -97,6 +97,9 @@ type retryInput struct {
 }
 
 func (h *rejectHTTP) retry(ctx context.Context, in *retryInput) (*struct{ Body Receipt }, error) {
+	if err := unbound(ctx); err != nil {
+		return nil, err
+	}
 	id, err := uuid.Parse(in.ID)
 	if err != nil {
 		return nil, errs.New(errs.NotFound, "no such reject")

@@ -141,6 +141,10 @@ func (h *schemaHTTP) versions(ctx context.Context, in *listVersionsInput) (*sche
 }
 
 func (h *schemaHTTP) put(w http.ResponseWriter, r *http.Request) {
+	if err := unbound(r.Context()); err != nil {
+		web.Fail(w, r, err)
+		return
+	}
 	body, err := web.ReadBody(w, r, maxSchemaBytes)
 	if err != nil {
 		web.Fail(w, r, err)
@@ -164,5 +168,8 @@ func (h *schemaHTTP) put(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *schemaHTTP) remove(ctx context.Context, in *SchemaPath) (*struct{}, error) {
+	if err := unbound(ctx); err != nil {
+		return nil, err
+	}
 	return nil, h.schemas.remove(ctx, in.Category, in.Name)
 }

@@ -101,6 +101,7 @@ func (b *Bus) Run(ctx context.Context) error {
 type restarts struct {
 	next time.Time
 	wait time.Duration
+	seen bool // the fault was there at the check before
 }
 
 // check looks at the server and the disk and acts.
@@ -121,10 +122,18 @@ func (b *Bus) check(ctx context.Context, r *restarts) {
 	}
 	low := free >= 0 && free < need
 	broken := b.broken()
+	// A stream that is just being made looks like one that could not be
+	// recovered: what no publisher has felt must be there twice.
+	if broken != nil && !r.seen && b.refused() == nil && b.guard.unheard.Load() == 0 {
+		r.seen = true
+		broken = nil
+	} else {
+		r.seen = broken != nil
+	}
 	switch {
 	case broken == nil && !low:
 		b.refuse(nil)
-		*r = restarts{}
+		*r = restarts{seen: r.seen}
 		return
 	case broken == nil:
 		b.refuse(errs.Wrap(errs.Unavailable, ErrNoSpace, "the bus takes no messages (%d MiB free)", free>>20))

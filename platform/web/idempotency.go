@@ -161,7 +161,7 @@ func (i *idempotency) answerFirst(x *exchange, r *http.Request, c *claim, next h
 // keeps tells whether an answer is final. What may go better next time is not.
 func keeps(status int) bool {
 	switch status {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return false
 	}
 	return status < 500
