@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -157,10 +158,23 @@ func TestPowerCutHarnessSeesLoss(t *testing.T) {
 		t.Skip("part of make powercut")
 	}
 	t.Parallel()
+	for _, relaxed := range [][]string{{"bus.sync=2m", "store.sync=normal"}, {"store.sync=normal"}, {"bus.sync=2m"}} {
+		t.Run(strings.Join(relaxed, " "), func(t *testing.T) {
+			t.Parallel()
+			cutRelaxed(t, relaxed)
+		})
+	}
+}
+
+func cutRelaxed(t *testing.T, relaxed []string) {
+	t.Helper()
+	var args []string
+	for _, setting := range relaxed {
+		args = append(args, "--set", setting)
+	}
 	d := newDisk(t)
 	c := newCrowd(t, 8)
-	relaxed := []string{"--set", "bus.sync=2m", "--set", "store.sync=normal"}
-	p := apptest.Exec(t, d.data(), nil, relaxed...)
+	p := apptest.Exec(t, d.data(), nil, args...)
 	run(t, "sync", "--file-system", d.data()) // as if it had been started long ago
 	c.sendTo(server{p.URL, p.Key})
 	c.start()
@@ -168,15 +182,21 @@ func TestPowerCutHarnessSeesLoss(t *testing.T) {
 	p.Kill()
 	d.cut()
 	c.halt()
-	p = apptest.Exec(t, d.data(), nil, relaxed...)
+	p = apptest.Exec(t, d.data(), nil, args...)
 	s := server{p.URL, p.Key}
 	lost := c.lost(s)
-	if lost == 0 {
-		t.Errorf("nothing of %d acknowledged events was lost without syncing: the harness is blind", c.acked.Load())
+	t.Logf("acknowledged and lost: %d of %d", lost, c.acked.Load())
+	// With the bus alone relaxed, everything may be in the tables by chance.
+	if lost == 0 && slices.Contains(relaxed, "store.sync=normal") {
+		t.Error("nothing was lost without syncing: the harness is blind")
 	}
-	t.Logf("acknowledged and lost with bus.sync=2m and store.sync=normal: %d of %d", lost, c.acked.Load())
 
-	// What is acknowledged from now on is kept nevertheless.
+	// What is sent and acknowledged from now on is kept nevertheless. Requests
+	// of before may have been answered before: an Idempotency-Key brings that
+	// answer back, and not what was lost.
+	for _, v := range c.visitors {
+		v.pending = nil
+	}
 	c.sendTo(s)
 	c.start()
 	apptest.Within(t, 2*time.Minute, c.more(500))

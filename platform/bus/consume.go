@@ -177,7 +177,7 @@ type consumption struct {
 // on consumes over one link until ctx ends or the link or the consumer is gone.
 func (r *consumption) on(ctx context.Context, l *link) error {
 	create, cancel := context.WithTimeout(ctx, 10*time.Second)
-	_, err := l.js.CreateOrUpdateConsumer(create, r.c.Stream, r.c.durable())
+	err := r.b.place(create, l, r.c)
 	cancel()
 	if err != nil {
 		var api *jetstream.APIError
@@ -203,6 +203,56 @@ func (r *consumption) on(ctx context.Context, l *link) error {
 		}
 	}
 	return nil
+}
+
+// place makes or finds the consumer on the server.
+func (b *Bus) place(ctx context.Context, l *link, c Consumer) error {
+	b.takeOver(ctx, l, c)
+	placed, err := l.js.CreateOrUpdateConsumer(ctx, c.Stream, c.durable())
+	if err != nil {
+		return err
+	}
+	stream, err := l.js.Stream(ctx, c.Stream)
+	if err != nil {
+		return err
+	}
+	at, last := placed.CachedInfo().Delivered.Stream, stream.CachedInfo().State.LastSeq
+	if at <= last {
+		return nil
+	}
+	// A server that lost the end of a stream, and the description of a consumer
+	// but not its state, would pass over all new messages up to that place.
+	b.log.Error("BUS LOST MESSAGES: a consumer was further than its stream is now; it begins anew", "consumer", c.Name, "stream", c.Stream, "at", at, "last", last)
+	if err := l.js.DeleteConsumer(ctx, c.Stream, c.Name); err != nil {
+		return err
+	}
+	_, err = l.js.CreateOrUpdateConsumer(ctx, c.Stream, c.durable())
+	return err
+}
+
+// takeOver forgets what the server had handed out before this process started,
+// or before the guard restarted the server: nobody has it in hand any more, and
+// waiting for its AckWait would keep it from being handled for that long. It
+// does so for queues, which hold just what is not handled, and only while no
+// other process can be a client of the server.
+func (b *Bus) takeOver(ctx context.Context, l *link, c Consumer) {
+	b.mu.Lock()
+	queue, key := b.streams[c.Stream].Queue, c.Stream+" "+c.Name
+	first := queue && !l.taken[key]
+	if first {
+		if l.taken == nil {
+			l.taken = map[string]bool{}
+		}
+		l.taken[key] = true
+	}
+	b.mu.Unlock()
+	if !first || !b.embedded() || b.cfg.Listen != "" {
+		return
+	}
+	// With another consumer left, the sweep would take that one's place for all.
+	if stream, err := l.js.Stream(ctx, c.Stream); err == nil && stream.CachedInfo().State.Consumers == 1 {
+		_ = l.js.DeleteConsumer(ctx, c.Stream, c.Name)
+	}
 }
 
 func (r *consumption) worker(ctx context.Context, l *link) error {

@@ -90,7 +90,7 @@ func (b *Bus) Run(ctx context.Context) error {
 				b.saveLedger(ctx, l, false)
 			}
 		case <-figures.C:
-			if l := b.link.Load(); l != nil && b.refused() == nil {
+			if l := b.link.Load(); l != nil && (!b.embedded() || b.broken() == nil) {
 				b.collect(ctx, l)
 			}
 		}

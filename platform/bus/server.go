@@ -108,6 +108,9 @@ type link struct {
 	nc   *nats.Conn
 	js   jetstream.JetStream
 	gone chan struct{} // closed when the link has been given up
+	// taken names the consumers that were taken over from the server before;
+	// under the bus's mutex.
+	taken map[string]bool
 }
 
 func (b *Bus) newLink(ctx context.Context) (*link, error) {

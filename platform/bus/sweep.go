@@ -58,5 +58,10 @@ func sweepQueue(ctx context.Context, l *link, name string) error {
 	if err := consumers.Err(); err != nil || !found || floor < state.FirstSeq {
 		return err
 	}
+	// A floor beyond the end is that of a stream that was longer once: such a
+	// purge would take what nobody has seen.
+	if now, err := stream.Info(ctx); err != nil || floor > now.State.LastSeq {
+		return err
+	}
 	return stream.Purge(ctx, jetstream.WithPurgeSequence(floor+1))
 }

@@ -268,6 +268,19 @@ func (i *idempotency) abandon(ctx context.Context, c *claim) {
 	}
 }
 
+// takeOver frees the keys that a process before claimed and left unanswered
+// when it was killed: its clients should not have to wait for the lease. Only
+// SQLite has no second process that may be at work.
+func (i *idempotency) takeOver(ctx context.Context) error {
+	if i.db.Engine() != store.SQLite {
+		return nil
+	}
+	return i.db.Tx(ctx, func(tx store.Querier) error {
+		_, err := tx.ExecContext(ctx, `delete from idempotency where answer is null`)
+		return err
+	})
+}
+
 // run deletes expired rows in small batches until ctx ends.
 func (i *idempotency) run(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)

@@ -220,6 +220,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, timeout time.Duratio
 	srv.ErrorLog.SetFlags(0)
 	srv.ErrorLog.SetOutput(connLog{s.log})
 
+	if err := s.idempotency.takeOver(ctx); err != nil {
+		s.log.Warn("idempotency keys of the process before stay claimed for a while", "error", err)
+	}
 	sweeping, endSweep := context.WithCancel(ctx)
 	swept := make(chan struct{})
 	go func() { defer close(swept); s.idempotency.run(sweeping) }()
