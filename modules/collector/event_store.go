@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,19 +25,6 @@ type eventRow struct {
 	ReceivedAt store.Micros
 	Subject    [16]byte
 	Sealed     []byte
-}
-
-// kind is a category, an event name and an application.
-type kind struct{ Category, Name, App string }
-
-// id is the kind's key: the first 63 bits of a hash, the same on all instances.
-func (k kind) id() int64 {
-	h := sha256.New()
-	for _, s := range [...]string{k.Category, k.Name, k.App} {
-		_, _ = h.Write(binary.AppendUvarint(nil, uint64(len(s))))
-		_, _ = h.Write([]byte(s))
-	}
-	return int64(binary.BigEndian.Uint64(h.Sum(nil)) >> 1)
 }
 
 // eventStore keeps events, sessions and counters: one batch, one transaction.
@@ -211,21 +196,6 @@ func placed(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventRow,
 	return out, nil
 }
 
-// each runs a query and hands its rows to fn.
-func each(ctx context.Context, q store.Querier, query string, args []any, fn func(scan func(...any) error) error) error {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	for rows.Next() {
-		if err := fn(rows.Scan); err != nil {
-			_ = rows.Close()
-			return err
-		}
-	}
-	return errors.Join(rows.Err(), rows.Close())
-}
-
 // count adds new events to kinds, sessions and statistics. Rows are written in
 // the order of their keys, so that two instances never wait for each other in
 // a circle.
@@ -308,18 +278,6 @@ func sortedKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
 	return keys
 }
 
-// insertMany writes rows of n columns.
-func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {
-	for len(args) > 0 {
-		chunk := args[:columns*store.Chunk(len(args)/columns)]
-		args = args[len(chunk):]
-		if _, err := tx.ExecContext(ctx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // position is a place in the order of events: time of occurrence, then arrival.
 type position struct {
 	OccurredAt store.Micros
@@ -380,54 +338,6 @@ func (s *eventStore) list(ctx context.Context, q eventQuery) ([]eventRow, error)
 	return rows, err
 }
 
-// name fills in the kinds of rows that a query gave.
-func (s *eventStore) name(ctx context.Context, rows []eventRow) error {
-	known := map[int64]kind{}
-	for _, r := range rows {
-		known[r.KindID] = kind{}
-	}
-	ids := make([]any, 0, len(known))
-	for id := range known {
-		ids = append(ids, id)
-	}
-	for chunk := range slices.Chunk(ids, 500) {
-		err := each(ctx, s.db.Read(), `select kind, category, name, app from collector_kind where kind in `+store.Values(1, len(chunk), 1), chunk, func(scan func(...any) error) error {
-			var id int64
-			var k kind
-			err := scan(&id, &k.Category, &k.Name, &k.App)
-			known[id] = k
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	for i := range rows {
-		rows[i].Kind = known[rows[i].KindID]
-	}
-	return nil
-}
-
-// kinds gives the keys of the kinds that match; empty texts match all.
-func (s *eventStore) kinds(ctx context.Context, category, name, app string) ([]int64, error) {
-	var where []string
-	var args []any
-	for _, c := range [...]struct{ column, value string }{{"category", category}, {"name", name}, {"app", app}} {
-		if c.value != "" {
-			args = append(args, c.value)
-			where = append(where, c.column+" = $"+strconv.Itoa(len(args)))
-		}
-	}
-	var out []int64
-	err := each(ctx, s.db.Read(), `select kind from collector_kind where `+strings.Join(where, " and ")+` order by kind`, args, func(scan func(...any) error) error {
-		var k int64
-		err := scan(&k)
-		out = append(out, k)
-		return err
-	})
-	return out, err
-}
-
 // selectEvents gives the events of q in order, only those of the kinds unless
 // that is nil.
 func selectEvents(ctx context.Context, db store.Querier, q eventQuery, kinds []int64) ([]eventRow, error) {
@@ -451,22 +361,22 @@ func (q eventQuery) sql(kinds []int64) (text string, args []any) {
 	b := &eventSelect{q: q}
 	switch {
 	case q.Session != nil:
-		b.where("e.session = ", q.Session[:])
+		b.add("e.session = ?", q.Session[:])
 		if kinds != nil {
-			b.whereKinds(kinds)
+			b.add(kindsIn(kinds))
 		}
 		return b.text(), b.args
 	case len(kinds) == 0:
 		return b.text(), b.args
 	case len(kinds) == 1:
-		b.where("e.kind = ", kinds[0])
+		b.add("e.kind = ?", kinds[0])
 		return b.text(), b.args
 	}
 	// One range of the index per kind, merged: each gives at most a page.
 	var parts []string
 	for _, k := range kinds {
-		b.conditions = nil
-		b.where("e.kind = ", k)
+		b.all = nil
+		b.add("e.kind = ?", k)
 		parts = append(parts, "select "+listColumns("t")+" from ("+b.text()+") t")
 	}
 	return strings.Join(parts, " union all ") + " order by occurred_at" + b.direction() + ", arrival" + b.direction() + " limit " + strconv.Itoa(q.Limit), b.args
@@ -479,23 +389,17 @@ func listColumns(of string) string {
 
 // eventSelect builds the text of one query.
 type eventSelect struct {
-	q          eventQuery
-	conditions []string
-	args       []any
+	conditions
+	q eventQuery
 }
 
-func (b *eventSelect) where(condition string, arg any) {
-	b.args = append(b.args, arg)
-	b.conditions = append(b.conditions, condition+"$"+strconv.Itoa(len(b.args)))
-}
-
-func (b *eventSelect) whereKinds(kinds []int64) {
+func kindsIn(kinds []int64) string {
 	in := make([]string, len(kinds))
 	for i, k := range kinds {
 		in[i] = strconv.FormatInt(k, 10)
 	}
 	// The sign keeps SQLite from searching by a kind that most events may be of.
-	b.conditions = append(b.conditions, "+e.kind in ("+strings.Join(in, ",")+")")
+	return "+e.kind in (" + strings.Join(in, ",") + ")"
 }
 
 func (b *eventSelect) direction() string {
@@ -506,23 +410,14 @@ func (b *eventSelect) direction() string {
 }
 
 func (b *eventSelect) text() string {
-	if b.q.From != nil {
-		b.where("e.occurred_at >= ", store.MicrosOf(*b.q.From))
-	}
-	if b.q.To != nil {
-		b.where("e.occurred_at <= ", store.MicrosOf(*b.q.To))
-	}
+	b.between("e.occurred_at", b.q.From, b.q.To)
 	if a := b.q.After; a != nil {
 		sign := ">"
 		if b.q.Desc {
 			sign = "<"
 		}
-		b.args = append(b.args, a.OccurredAt, a.Arrival)
-		b.conditions = append(b.conditions, fmt.Sprintf("(e.occurred_at, e.arrival) %s ($%d, $%d)", sign, len(b.args)-1, len(b.args)))
+		b.add("(e.occurred_at, e.arrival) "+sign+" (?, ?)", a.OccurredAt, a.Arrival)
 	}
-	text := `select ` + listColumns("e") + ` from collector_event e`
-	if len(b.conditions) > 0 {
-		text += ` where ` + strings.Join(b.conditions, " and ")
-	}
-	return text + ` order by e.occurred_at` + b.direction() + `, e.arrival` + b.direction() + ` limit ` + strconv.Itoa(b.q.Limit)
+	return `select ` + listColumns("e") + ` from collector_event e` + b.where() +
+		` order by e.occurred_at` + b.direction() + `, e.arrival` + b.direction() + ` limit ` + strconv.Itoa(b.q.Limit)
 }

@@ -122,7 +122,7 @@ func (s *service) Run(ctx context.Context) error {
 }
 
 // rest is how long a worker that stores events rests after a batch. While
-// events come in, storing takes a third of its time at most: the bus holds what
+// events come in, storing takes about a third of its time: the bus holds what
 // is accepted, so that answering goes first and a peak is stored after it.
 func (s *service) rest(took time.Duration, full bool) time.Duration {
 	if quiet := s.p.Now().UnixNano() - s.events.acceptedAt.Load(); quiet > int64(storeEvery) {

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"switchboard/platform/errs"
@@ -76,33 +75,17 @@ func (s *rejectStore) list(ctx context.Context, q rejectQuery) ([]rejectRow, err
 }
 
 func (q rejectQuery) sql() (text string, args []any) {
-	var where []string
-	add := func(condition string, values ...any) {
-		for _, v := range values {
-			args = append(args, v)
-			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1)
-		}
-		where = append(where, condition)
-	}
-	for _, c := range [...]struct{ column, value string }{{"app", q.App}, {"category", q.Category}, {"name", q.Name}, {"reason", q.Reason}} {
-		if c.value != "" {
-			add("r."+c.column+" = ?", c.value)
-		}
-	}
-	if q.From != nil {
-		add("r.received_at >= ?", store.MicrosOf(*q.From))
-	}
-	if q.To != nil {
-		add("r.received_at <= ?", store.MicrosOf(*q.To))
-	}
+	var c conditions
+	c.equal("r.app", q.App)
+	c.equal("r.category", q.Category)
+	c.equal("r.name", q.Name)
+	c.equal("r.reason", q.Reason)
+	c.between("r.received_at", q.From, q.To)
 	if q.After != nil {
-		add("(r.received_at, r.id) < (?, ?)", q.After.ReceivedAt, q.After.ID[:])
+		c.add("(r.received_at, r.id) < (?, ?)", q.After.ReceivedAt, q.After.ID[:])
 	}
-	text = `select ` + rejectColumns + ` from collector_reject r`
-	if len(where) > 0 {
-		text += ` where ` + strings.Join(where, " and ")
-	}
-	return text + ` order by r.received_at desc, r.id desc limit ` + strconv.Itoa(q.Limit), args
+	return `select ` + rejectColumns + ` from collector_reject r` + c.where() +
+		` order by r.received_at desc, r.id desc limit ` + strconv.Itoa(q.Limit), c.args
 }
 
 // get gives one refused event; NotFound if there is none.

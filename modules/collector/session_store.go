@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"switchboard/platform/errs"
@@ -77,24 +76,13 @@ func (s *eventStore) sessions(ctx context.Context, q sessionQuery) ([]sessionRow
 }
 
 func (q sessionQuery) sql() (text string, args []any) {
-	var where []string
-	if q.From != nil {
-		args = append(args, store.MicrosOf(*q.From))
-		where = append(where, "s.first_at >= $"+strconv.Itoa(len(args)))
-	}
-	if q.To != nil {
-		args = append(args, store.MicrosOf(*q.To))
-		where = append(where, "s.first_at <= $"+strconv.Itoa(len(args)))
-	}
+	var c conditions
+	c.between("s.first_at", q.From, q.To)
 	if q.After != nil {
-		args = append(args, q.After.FirstAt, q.After.Session[:])
-		where = append(where, "(s.first_at, s.session) < ($"+strconv.Itoa(len(args)-1)+", $"+strconv.Itoa(len(args))+")")
+		c.add("(s.first_at, s.session) < (?, ?)", q.After.FirstAt, q.After.Session[:])
 	}
-	text = `select ` + sessionColumns + ` from collector_session s`
-	if len(where) > 0 {
-		text += ` where ` + strings.Join(where, " and ")
-	}
-	return text + ` order by s.first_at desc, s.session desc limit ` + strconv.Itoa(q.Limit), args
+	return `select ` + sessionColumns + ` from collector_session s` + c.where() +
+		` order by s.first_at desc, s.session desc limit ` + strconv.Itoa(q.Limit), c.args
 }
 
 // sessionKinds gives the kinds of events that each of the sessions has.

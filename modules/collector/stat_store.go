@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"switchboard/platform/store"
@@ -52,32 +51,26 @@ func (q statQuery) sql() (text string, args []any) {
 	if q.Bucket < time.Hour {
 		grain = 60
 	}
-	unit := q.Bucket.Microseconds()
-	args = []any{grain, store.MicrosOf(q.From), store.MicrosOf(q.To), unit}
+	var c conditions
+	c.add("s.grain = ?", grain)
+	c.between("s.bucket", &q.From, &q.To)
+	c.equal("k.category", q.Category)
+	c.equal("k.name", q.Name)
+	c.equal("k.app", q.App)
+	group := func(column string) string {
+		if slices.Contains(q.By, column) {
+			return "k." + column
+		}
+		return "''"
+	}
 	// Buckets before 1970 do not occur (see oldest), so % rounds down.
-	const start = "(s.bucket - s.bucket % $4)"
-	columns := []string{start}
-	for _, c := range [...]string{"category", "name", "app"} {
-		if slices.Contains(q.By, c) {
-			columns = append(columns, "k."+c)
-		} else {
-			columns = append(columns, "''")
-		}
-	}
-	where := []string{"s.grain = $1", "s.bucket >= $2", "s.bucket <= $3"}
-	for _, c := range [...]struct{ column, value string }{{"category", q.Category}, {"name", q.Name}, {"app", q.App}} {
-		if c.value != "" {
-			args = append(args, c.value)
-			where = append(where, "k."+c.column+" = $"+strconv.Itoa(len(args)))
-		}
-	}
-	text = `select ` + columns[0] + ` as at, ` + columns[1] + ` as category, ` + columns[2] + ` as name, ` + columns[3] + ` as app, sum(s.events) as events
-		from collector_stat s join collector_kind k on k.kind = s.kind where ` + strings.Join(where, " and ") + ` group by 1, 2, 3, 4`
-	text = `select g.at, g.category, g.name, g.app, g.events from (` + text + `) g`
+	unit := strconv.FormatInt(q.Bucket.Microseconds(), 10)
+	text = `select g.at, g.category, g.name, g.app, g.events from (
+		select s.bucket - s.bucket % ` + unit + ` as at, ` + group("category") + ` as category, ` + group("name") + ` as name, ` + group("app") + ` as app, sum(s.events) as events
+		from collector_stat s join collector_kind k on k.kind = s.kind` + c.where() + ` group by 1, 2, 3, 4) g`
+	after := conditions{args: c.args}
 	if a := q.After; a != nil {
-		args = append(args, a.Bucket, a.Category, a.Name, a.App)
-		n := len(args)
-		text += ` where (g.at, g.category, g.name, g.app) > ($` + strconv.Itoa(n-3) + `, $` + strconv.Itoa(n-2) + `, $` + strconv.Itoa(n-1) + `, $` + strconv.Itoa(n) + `)`
+		after.add("(g.at, g.category, g.name, g.app) > (?, ?, ?, ?)", a.Bucket, a.Category, a.Name, a.App)
 	}
-	return text + ` order by g.at, g.category, g.name, g.app limit ` + strconv.Itoa(q.Limit), args
+	return text + after.where() + ` order by g.at, g.category, g.name, g.app limit ` + strconv.Itoa(q.Limit), after.args
 }

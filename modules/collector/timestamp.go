@@ -55,9 +55,3 @@ func ParseTimestamp(s string) (time.Time, error) {
 	}
 	return t.UTC().Truncate(time.Microsecond), nil
 }
-
-// timeFormat is how times go out: RFC 3339, UTC, always six digits.
-const timeFormat = "2006-01-02T15:04:05.000000Z"
-
-// FormatTime writes t as answers show it: RFC 3339 in UTC with microseconds.
-func FormatTime(t time.Time) string { return t.UTC().Format(timeFormat) }

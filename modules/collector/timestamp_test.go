@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"switchboard/platform/web"
 )
 
 func TestParseTimestampReadsTwoForms(t *testing.T) {
@@ -38,9 +40,9 @@ func TestParseTimestampReadsTwoForms(t *testing.T) {
 		got, err := ParseTimestamp(text)
 		switch {
 		case want == "" && err == nil:
-			t.Errorf("%q was read as %s", text, FormatTime(got))
-		case want != "" && (err != nil || FormatTime(got) != want || got.Location() != time.UTC):
-			t.Errorf("%q: %s, %v; want %s", text, FormatTime(got), err, want)
+			t.Errorf("%q was read as %s", text, web.Time(got).String())
+		case want != "" && (err != nil || web.Time(got).String() != want || got.Location() != time.UTC):
+			t.Errorf("%q: %s, %v; want %s", text, web.Time(got).String(), err, want)
 		}
 	}
 }
@@ -66,8 +68,8 @@ func FuzzParseTimestamp(f *testing.F) {
 		if got.Year() < 0 || got.Year() > 9999 {
 			return // has no written form; such events are refused
 		}
-		if back, err := ParseTimestamp(FormatTime(got)); err != nil || !back.Equal(got) {
-			t.Fatalf("%q is written as %s, which is %s, %v", text, FormatTime(got), back, err)
+		if back, err := ParseTimestamp(web.Time(got).String()); err != nil || !back.Equal(got) {
+			t.Fatalf("%q is written as %s, which is %s, %v", text, web.Time(got).String(), back, err)
 		}
 	})
 }

@@ -40,8 +40,8 @@ type product struct {
 	keys     *seal.Keyring
 	guard    *auth.Guard
 	server   *web.Server
-	runs     []running // what runs beside the listener, modules first
-	services []Service
+	parts    []running // of the platform, beside the listener
+	modules  []running // which stop before the platform does
 	listener net.Listener
 }
 
@@ -141,7 +141,7 @@ func (p *product) openPlatform(ctx context.Context) error {
 		return fmt.Errorf("open the bus: %w", err)
 	}
 	p.closers = append(p.closers, p.bus.Close)
-	p.runs = append(p.runs, running{"bus", p.bus.Run})
+	p.parts = append(p.parts, running{"bus", p.bus.Run})
 	master, generated, err := seal.LoadMaster(p.set.DataDir, p.set.MasterKey)
 	if err != nil {
 		return fmt.Errorf("master key: %w", err)
@@ -152,14 +152,14 @@ func (p *product) openPlatform(ctx context.Context) error {
 	if p.keys, err = seal.Open(ctx, keysDB, p.bus, master, p.now, logs.For(p.log, "seal")); err != nil {
 		return fmt.Errorf("open the keys: %w", err)
 	}
-	p.runs = append(p.runs, running{"seal", p.keys.Run})
+	p.parts = append(p.parts, running{"seal", p.keys.Run})
 	if p.guard, err = auth.Open(ctx, authDB, p.keys, p.bus, p.set.auth, p.now, logs.For(p.log, "auth")); err != nil {
 		return fmt.Errorf("open the credentials: %w", err)
 	}
 	if _, err := p.guard.EnsureAdmin(ctx, p.set.DataDir, p.set.AdminKey); err != nil {
 		return fmt.Errorf("admin key: %w", err)
 	}
-	p.runs = append(p.runs, running{"auth", p.guard.Run})
+	p.parts = append(p.parts, running{"auth", p.guard.Run})
 	p.server, err = web.New(p.set.web, web.Deps{Guard: p.guard, Keyring: p.keys, DB: webDB, Log: p.log, Metrics: p.registry, Now: p.now, Title: title, Version: version()})
 	return err
 }
@@ -181,9 +181,7 @@ func (p *product) openModule(ctx context.Context, m Module) error {
 		return fmt.Errorf("module %s: start: %w", m.Name, err)
 	}
 	p.server.Health(m.Name, s.Ready)
-	// Modules stop before what they stand on: they come first.
-	p.runs = append([]running{{m.Name, s.Run}, {m.Name + " outbox", relay.Run}}, p.runs...)
-	p.services = append(p.services, s)
+	p.modules = append(p.modules, running{m.Name, s.Run}, running{m.Name + " outbox", relay.Run})
 	return nil
 }
 
@@ -217,28 +215,37 @@ func (p *product) run(ctx context.Context, ready func()) error {
 	}
 	defer func() { _ = os.Remove(p.set.path(fileServer)) }()
 
-	// Parts outlive ctx until the listener has drained: a request in hand may
-	// still need them.
-	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopParts()
+	// Modules outlive ctx until the listener has drained, since a request in
+	// hand may need them, and the platform outlives the modules.
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
+	stopPlatform := p.start(ctx, p.parts, stopServing)
+	stopModules := p.start(ctx, p.modules, stopServing)
+	ready()
+	err := p.server.Serve(serving, p.listener, p.set.ShutdownTimeout)
+	return errors.Join(err, stopModules(), stopPlatform(), p.close())
+}
+
+// start runs parts until the returned function is called, which waits for
+// their end and tells what failed. One that fails by itself calls failed.
+func (p *product) start(ctx context.Context, parts []running, failed func()) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var g errgroup.Group
-	for _, r := range p.runs {
+	for _, r := range parts {
 		g.Go(func() error {
-			err := r.run(parts)
-			if err != nil && parts.Err() == nil {
+			err := r.run(ctx)
+			if err != nil && ctx.Err() == nil {
 				p.log.Error("a part failed: stopping", "part", r.name, "error", err)
-				stopServing()
+				failed()
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
 			return nil
 		})
 	}
-	ready()
-	err := p.server.Serve(serving, p.listener, p.set.ShutdownTimeout)
-	stopParts()
-	return errors.Join(err, waitAtMost(g.Wait, p.set.ShutdownTimeout), p.close())
+	return func() error {
+		cancel()
+		return waitAtMost(g.Wait, p.set.ShutdownTimeout)
+	}
 }
 
 // waitAtMost waits for wait to return, for a time that is bounded.

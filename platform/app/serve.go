@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,8 +31,7 @@ func serveCommand(modules []Module) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		// It tells the first signal from the second by itself.
-		return serve(context.WithoutCancel(cmd.Context()), set, modules, time.Now, cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
+		return serve(cmd.Context(), set, modules, time.Now, cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
 	}
 	return cmd
 }
@@ -77,11 +73,7 @@ func serve(ctx context.Context, set *settings, modules []Module, now func() time
 	if err != nil {
 		return Usage(err)
 	}
-	if ready == nil { // a process of its own
-		var stop func()
-		ctx, stop = stopSignals(ctx, log)
-		defer stop()
-	}
+	defer context.AfterFunc(ctx, func() { log.Info("stopping; a second signal exits at once") })()
 	p, err := open(ctx, set, chosen, log, now)
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled):
@@ -104,30 +96,6 @@ func serve(ctx context.Context, set *settings, modules []Module, now func() time
 	}
 	log.Info("stopped")
 	return nil
-}
-
-// stopSignals ends the context at the first SIGTERM or SIGINT and the process
-// at the second.
-func stopSignals(ctx context.Context, log *slog.Logger) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	done := make(chan struct{})
-	go func() {
-		select {
-		case s := <-signals:
-			log.Info("stopping; a second signal exits at once", "signal", s.String())
-			cancel()
-		case <-done:
-			return
-		}
-		select {
-		case <-signals:
-			os.Exit(exitFailed)
-		case <-done:
-		}
-	}()
-	return ctx, func() { signal.Stop(signals); close(done); cancel() }
 }
 
 // greet tells a person what to do next.

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"switchboard/platform/config"
 	"switchboard/platform/errs"
 	"switchboard/platform/logs"
+	"switchboard/platform/seal"
 	"switchboard/platform/web"
 )
 
@@ -38,12 +38,15 @@ func (s *Settings) Validate() error {
 	if k := len(s.AdminKey.Reveal()); k > 0 && k < 16 {
 		return errs.New(errs.Invalid, "admin_key has fewer than 16 characters")
 	}
+	if err := seal.CheckMaster(s.MasterKey); err != nil {
+		return errs.Wrap(errs.Invalid, err, "master_key")
+	}
 	return nil
 }
 
 // StoreSettings are those of the databases.
 type StoreSettings struct {
-	Sync string `default:"full" enum:"full,normal" doc:"full: a commit survives a power cut. normal: one may lose the last commits, and writing is faster. SQLite only."`
+	Sync string `default:"full" enum:"full,normal" doc:"full: a commit survives a power cut. normal: it may lose all that was committed since the last sync, and writing is faster. SQLite only."`
 }
 
 // MetricsSettings are those of /metrics.
@@ -131,5 +134,3 @@ const (
 	fileAdminKey = "admin.key"
 	dirRestoring = "restoring" // a restore that has not ended
 )
-
-func (s *settings) String() string { return fmt.Sprintf("%s, data in %s", s.Listen, s.DataDir) }

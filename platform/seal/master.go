@@ -20,17 +20,13 @@ import (
 // masterFile is the name of the generated master key inside the data directory.
 const masterFile = "master.key"
 
-// Config holds the settings of this package.
-type Config struct {
-	MasterKey config.Secret `key:"master_key" secret:"true" doc:"Key that wraps every other key: 32 random bytes in base64 or hex, or a passphrase of at least 16 characters. Empty: <data-dir>/master.key, generated at the first start."`
-}
-
-// Validate refuses a master key that LoadMaster would refuse.
-func (c Config) Validate() error {
-	if c.MasterKey.Reveal() == "" {
+// CheckMaster refuses, as errs.Invalid, a preset master key that LoadMaster
+// would refuse.
+func CheckMaster(preset config.Secret) error {
+	if preset.Reveal() == "" {
 		return nil
 	}
-	_, err := parseMaster(c.MasterKey.Reveal())
+	_, err := parseMaster(preset.Reveal())
 	return err
 }
 

@@ -61,10 +61,10 @@ func TestMasterFromAPassphrase(t *testing.T) {
 	if errs.KindOf(err) != errs.Invalid || strings.Contains(err.Error(), "fifteen") {
 		t.Errorf("too short: %v", err)
 	}
-	if err := (seal.Config{MasterKey: "short"}).Validate(); errs.KindOf(err) != errs.Invalid {
+	if err := seal.CheckMaster("short"); errs.KindOf(err) != errs.Invalid {
 		t.Errorf("validate: %v", err)
 	}
-	if err := (seal.Config{}).Validate(); err != nil {
+	if err := seal.CheckMaster(""); err != nil {
 		t.Errorf("validate nothing: %v", err)
 	}
 }

@@ -1,0 +1,79 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"switchboard/platform/store"
+)
+
+// each runs a query and hands its rows to fn.
+func each(ctx context.Context, q store.Querier, query string, args []any, fn func(scan func(...any) error) error) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		if err := fn(rows.Scan); err != nil {
+			_ = rows.Close()
+			return err
+		}
+	}
+	return errors.Join(rows.Err(), rows.Close())
+}
+
+// insertMany writes rows of n columns.
+func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {
+	for len(args) > 0 {
+		chunk := args[:columns*store.Chunk(len(args)/columns)]
+		args = args[len(chunk):]
+		if _, err := tx.ExecContext(ctx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// conditions builds the where clause of a query and its arguments.
+type conditions struct {
+	all  []string
+	args []any
+}
+
+// add adds a condition, each ? in it standing for the next value.
+func (c *conditions) add(condition string, values ...any) {
+	for _, v := range values {
+		c.args = append(c.args, v)
+		condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(c.args)), 1)
+	}
+	c.all = append(c.all, condition)
+}
+
+// equal restricts a column to a value unless that is empty.
+func (c *conditions) equal(column, value string) {
+	if value != "" {
+		c.add(column+" = ?", value)
+	}
+}
+
+// between restricts a column to a range of time, both ends inclusive; nil
+// leaves an end open.
+func (c *conditions) between(column string, from, to *time.Time) {
+	if from != nil {
+		c.add(column+" >= ?", store.MicrosOf(*from))
+	}
+	if to != nil {
+		c.add(column+" <= ?", store.MicrosOf(*to))
+	}
+}
+
+// where writes the clause, nothing if there is no condition.
+func (c *conditions) where() string {
+	if len(c.all) == 0 {
+		return ""
+	}
+	return " where " + strings.Join(c.all, " and ")
+}
