@@ -171,9 +171,9 @@ func TestASlowHandlerKeepsItsMessages(t *testing.T) {
 	var calls atomic.Int64
 	done := make(chan struct{})
 	start(t, func(ctx context.Context) error {
-		return b.Consume(ctx, bus.Consumer{Stream: "Q", Name: "c", Workers: 3, AckWait: 300 * time.Millisecond}, func(context.Context, []bus.Message) error {
+		return b.Consume(ctx, bus.Consumer{Stream: "Q", Name: "c", Workers: 3, AckWait: 2 * time.Second}, func(context.Context, []bus.Message) error {
 			if calls.Add(1) == 1 {
-				<-time.After(1200 * time.Millisecond) // the work itself
+				<-time.After(5 * time.Second) // the work itself
 				close(done)
 			}
 			return nil

@@ -212,7 +212,6 @@ type person struct {
 type live struct {
 	sync.Mutex
 	Name logs.Personal
-	n    int
 }
 
 type phoneError struct {
