@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,8 +26,7 @@ type eventService struct {
 	maxItem int
 	metrics *metrics
 	now     func() time.Time
-	// acceptedAt is when events were last accepted, in Unix nanoseconds.
-	acceptedAt atomic.Int64
+	flood   flood
 }
 
 // Refused is an event of a batch that was not accepted.
@@ -74,12 +72,14 @@ func (s *eventService) accept(ctx context.Context, app string, b *Batch, seed st
 		receipt.IDs = append(receipt.IDs, id)
 	}
 	receipt.Accepted = len(receipt.IDs)
-	if err := s.group.Publish(ctx, items); err != nil {
+	s.flood.enter()
+	err := s.group.Publish(ctx, items)
+	s.flood.leave(s.now())
+	if err != nil {
 		s.metrics.received.WithLabelValues("unavailable").Add(float64(len(b.Candidates)))
 		return nil, fmt.Errorf("accept events: %w", err)
 	}
 	s.metrics.received.WithLabelValues("accepted").Add(float64(receipt.Accepted))
-	s.acceptedAt.Store(s.now().UnixNano())
 	if n := len(receipt.Rejected); n > 0 {
 		s.metrics.received.WithLabelValues("rejected").Add(float64(n))
 	}

@@ -38,12 +38,6 @@ var Module = app.Module{
 const (
 	tag         = "collector"
 	streamFacts = "COLLECTOR"
-	// storeEvery is how often a worker commits while events keep coming: rarely
-	// enough that a commit pays for many events, and far below what a person
-	// notices.
-	storeEvery = 20 * time.Millisecond
-	// longestRest bounds how long a worker stands back for requests.
-	longestRest = 100 * time.Millisecond
 )
 
 // service is the collector at work.
@@ -111,7 +105,8 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.events.group.Run(ctx) })
 	g.Go(func() error {
 		return s.p.Bus.Consume(ctx, bus.Consumer{Stream: streamIngest, Name: "collector-store", Subject: subjectIngest,
-			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10, Rest: s.rest,
+			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10,
+			Rest: func(took time.Duration, full bool) time.Duration { return s.events.flood.rest(s.p.Now(), took, full) },
 			// Also how long what a killed instance had in hand stays unseen.
 			AckWait: 10 * time.Second}, s.storer.handle)
 	})
@@ -119,19 +114,6 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.live.run(ctx) })
 	g.Go(func() error { return s.sweep(ctx) })
 	return g.Wait()
-}
-
-// rest is how long a worker that stores events rests after a batch. While
-// events come in, storing takes about a third of its time: the bus holds what
-// is accepted, so that answering goes first and a peak is stored after it.
-func (s *service) rest(took time.Duration, full bool) time.Duration {
-	if quiet := s.p.Now().UnixNano() - s.events.acceptedAt.Load(); quiet > int64(storeEvery) {
-		return 0
-	}
-	if full {
-		return min(2*took, longestRest)
-	}
-	return max(storeEvery-took, min(2*took, longestRest))
 }
 
 // sweep removes what is past its retention, every ten minutes of the product's

@@ -1,0 +1,74 @@
+package collector
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// storeEvery is how often a worker commits while events keep coming: rarely
+	// enough that a commit pays for many events, and far below what a person
+	// notices.
+	storeEvery = 20 * time.Millisecond
+	// longestRest bounds how long a worker stands back for requests.
+	longestRest = 100 * time.Millisecond
+	// floodRequests that wait for the disk at once are more than a machine with
+	// time to spare lets gather.
+	floodRequests = 32
+	// floodRest bounds one rest in a flood, and floodTime how long a flood may
+	// hold storing back.
+	floodRest = 500 * time.Millisecond
+	floodTime = 10 * time.Second
+)
+
+// flood decides how much of its time storing takes. Answering goes first: the
+// bus keeps what was accepted, and a peak can be stored after it. So storing
+// takes all its time when no events come in, about a third while they do, and a
+// tenth in a flood, for at most floodTime of it: then it catches up before it
+// stands back again. It is safe for concurrent use.
+type flood struct {
+	mu      sync.Mutex
+	waiting int // requests that wait for the disk now
+	peak    int // the most of them since the last rest
+	at      time.Time
+	since   time.Time // when the flood began that is not stored yet
+}
+
+// enter and leave enclose the time in which a request waits for the disk.
+func (f *flood) enter() {
+	f.mu.Lock()
+	f.waiting++
+	f.peak = max(f.peak, f.waiting)
+	f.mu.Unlock()
+}
+
+func (f *flood) leave(now time.Time) {
+	f.mu.Lock()
+	f.waiting--
+	f.at = now
+	f.mu.Unlock()
+}
+
+// rest is how long a worker rests after a batch that took so long, full or not.
+func (f *flood) rest(now time.Time, took time.Duration, full bool) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	peak := f.peak
+	f.peak = f.waiting
+	if f.waiting == 0 && now.Sub(f.at) > storeEvery {
+		return 0
+	}
+	switch {
+	case peak >= floodRequests && f.since.IsZero():
+		f.since = now
+	case peak < floodRequests && !full:
+		f.since = time.Time{}
+	}
+	if peak >= floodRequests && now.Sub(f.since) < floodTime {
+		return min(9*took, floodRest)
+	}
+	if full {
+		return min(2*took, longestRest)
+	}
+	return max(storeEvery-took, min(2*took, longestRest))
+}
