@@ -287,3 +287,43 @@ func TestExportAndImport(t *testing.T) {
 		}
 	})
 }
+
+func TestReplayHandsOverToAWatchWithoutAGap(t *testing.T) {
+	t.Parallel()
+	bustest.Each(t, func(t *testing.T, open func() *bus.Bus) {
+		b := open()
+		declare(t, b, bus.Stream{Name: "A", Subjects: []string{"a.>"}})
+		replay := func(since time.Time) (out []string, next uint64) {
+			next, err := b.Replay(t.Context(), "A", "a.x", since, func(m bus.Message) { out = append(out, string(m.Data)) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out, next
+		}
+		if got, next := replay(time.Time{}); len(got) != 0 || next == 0 {
+			t.Fatalf("an empty stream gives %q, next %d", got, next)
+		}
+		publish(t, b, bus.Message{Subject: "a.y", Data: []byte("other subject")})
+		if got, _ := replay(time.Time{}); len(got) != 0 {
+			t.Fatalf("another subject gives %q", got)
+		}
+		for i := range 300 {
+			publish(t, b, bus.Message{Subject: "a.x", Data: fmt.Append(nil, i)})
+		}
+		got, next := replay(time.Now().Add(-time.Hour))
+		if len(got) != 300 || got[0] != "0" || got[299] != "299" {
+			t.Fatalf("replayed %d: %q", len(got), got)
+		}
+		if got, _ := replay(time.Now().Add(time.Hour)); len(got) != 0 {
+			t.Fatalf("since the future: %q", got)
+		}
+		publish(t, b, bus.Message{Subject: "a.x", Data: []byte("between")})
+		watched := make(chan string, 10)
+		start(t, func(ctx context.Context) error {
+			return b.WatchFrom(ctx, "A", "a.x", next, func(m bus.Message) { watched <- string(m.Data) })
+		})
+		if got := <-watched; got != "between" {
+			t.Fatalf("the watch begins with %q", got)
+		}
+	})
+}

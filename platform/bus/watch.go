@@ -17,12 +17,19 @@ import (
 // embedded server. It returns nil when ctx ends. A stream that is missing is
 // waited for. Queues cannot be watched: Invalid.
 func (b *Bus) Watch(ctx context.Context, stream, subject string, fn func(Message)) error {
+	return b.WatchFrom(ctx, stream, subject, 0, fn)
+}
+
+// WatchFrom is Watch that begins with the sequence next, such as Replay
+// returned it; 0 begins with what is stored from now on.
+func (b *Bus) WatchFrom(ctx context.Context, stream, subject string, next uint64, fn func(Message)) error {
 	ctx, leave, err := b.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
 	w := &watch{b: b, stream: stream, subject: subject, fn: fn}
+	w.next.Store(next)
 	for {
 		l, err := b.attach(ctx)
 		if err != nil {
@@ -110,4 +117,65 @@ func (w *watch) on(ctx context.Context, l *link) error {
 		return errs.New(errs.Unavailable, "the consumer is away")
 	}
 	return nil
+}
+
+// Replay calls fn with each message that stream has stored since then and that
+// matches subject ("" for all), in order, up to those that are there now. It
+// returns the sequence with which WatchFrom goes on. Errors: Invalid for a
+// queue, Unavailable when the bus or the stream is away or ctx ends.
+func (b *Bus) Replay(ctx context.Context, stream, subject string, since time.Time, fn func(Message)) (next uint64, err error) {
+	ctx, leave, err := b.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	l, err := b.attach(ctx)
+	if err != nil {
+		return 0, errClosed
+	}
+	wrap := func(err error) error { return errs.Wrap(errs.Unavailable, err, "bus: replay %s", stream) }
+	st, err := l.js.Stream(ctx, stream)
+	if err != nil {
+		return 0, wrap(err)
+	}
+	info := st.CachedInfo()
+	if isQueue(info.Config) {
+		return 0, errs.New(errs.Invalid, "bus: %s is a queue and cannot be replayed", stream)
+	}
+	next = info.State.LastSeq + 1
+	if info.State.Msgs == 0 || info.State.LastTime.Before(since) {
+		return next, nil
+	}
+	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &since, InactiveThreshold: time.Minute}
+	if subject != "" {
+		cfg.FilterSubjects = []string{subject}
+	}
+	cons, err := st.OrderedConsumer(ctx, cfg)
+	if err != nil {
+		return 0, wrap(err)
+	}
+	messages, err := cons.Messages()
+	if err != nil {
+		return 0, wrap(err)
+	}
+	defer messages.Stop()
+	if first, err := cons.Info(ctx); err != nil {
+		return 0, wrap(err)
+	} else if first.NumPending == 0 && first.Delivered.Consumer == 0 {
+		return next, nil
+	}
+	for {
+		m, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return 0, wrap(err)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return 0, wrap(err)
+		}
+		fn(fromNATS(m.Subject(), m.Headers(), m.Data(), meta.Sequence.Stream, meta.Timestamp))
+		if meta.NumPending == 0 {
+			return max(next, meta.Sequence.Stream+1), nil
+		}
+	}
 }
