@@ -7,11 +7,12 @@ import (
 	"os"
 
 	"switchboard/modules/collector"
+	"switchboard/modules/gateway"
 	"switchboard/platform/app"
 )
 
 // modules are all parts of the product, in the order of help and of a start.
-var modules = []app.Module{collector.Module}
+var modules = []app.Module{collector.Module, gateway.Module}
 
 func main() {
 	os.Exit(app.Main(context.Background(), os.Args[1:], os.Stdout, os.Stderr, modules))

@@ -11,6 +11,7 @@ import (
 
 	"switchboard/platform/auth"
 	"switchboard/platform/bus"
+	"switchboard/platform/eventlog"
 	"switchboard/platform/outbox"
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
@@ -58,13 +59,14 @@ type Service interface {
 
 // Platform is what the host lends a module.
 type Platform struct {
-	Config  any // what Module.Config returned, filled in and validated
-	Log     *slog.Logger
-	DB      *store.DB // the module's own database
-	Bus     *bus.Bus
-	Outbox  *outbox.Relay // of DB; wake it after a commit that published
-	Seal    *seal.Keyring
-	Guard   *auth.Guard
-	Metrics prometheus.Registerer
-	Now     func() time.Time
+	Config   any // what Module.Config returned, filled in and validated
+	Log      *slog.Logger
+	DB       *store.DB // the module's own database
+	Bus      *bus.Bus
+	Outbox   *outbox.Relay // of DB; wake it after a commit that published
+	Seal     *seal.Keyring
+	Guard    *auth.Guard
+	EventLog *eventlog.Service // a module that logs events opens its log in New
+	Metrics  prometheus.Registerer
+	Now      func() time.Time
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"switchboard/platform/auth"
 	"switchboard/platform/bus"
 	"switchboard/platform/errs"
+	"switchboard/platform/eventlog"
 	"switchboard/platform/logs"
 	"switchboard/platform/metrics"
 	"switchboard/platform/outbox"
@@ -31,6 +33,7 @@ const title = "Switchboard"
 type product struct {
 	set      *settings
 	log      *slog.Logger
+	console  io.Writer
 	now      func() time.Time
 	registry *prometheus.Registry
 
@@ -39,8 +42,9 @@ type product struct {
 	bus      *bus.Bus
 	keys     *seal.Keyring
 	guard    *auth.Guard
+	events   *eventlog.Service
 	server   *web.Server
-	parts    []running // of the platform, beside the listener
+	parts    []running // of the platform, beside the listener and the event log
 	modules  []running // which stop before the platform does
 	listener net.Listener
 }
@@ -56,7 +60,7 @@ func describe(set *settings, modules []Module) (*web.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &product{set: set, log: slog.New(slog.DiscardHandler), now: time.Now, registry: prometheus.NewRegistry(), server: server}
+	p := &product{set: set, log: slog.New(slog.DiscardHandler), now: time.Now, registry: prometheus.NewRegistry(), events: eventlog.New(eventlog.Deps{}), server: server}
 	for _, m := range modules {
 		if _, err := p.wire(m, nil, nil); err != nil {
 			return nil, err
@@ -70,7 +74,7 @@ func describe(set *settings, modules []Module) (*web.Server, error) {
 func (p *product) wire(m Module, db *store.DB, relay *outbox.Relay) (Service, error) {
 	s, err := m.New(Platform{
 		Config: p.set.modules[m.Name], Log: logs.For(p.log, m.Name), DB: db, Bus: p.bus, Outbox: relay,
-		Seal: p.keys, Guard: p.guard, Metrics: p.registry, Now: p.now,
+		Seal: p.keys, Guard: p.guard, EventLog: p.events, Metrics: p.registry, Now: p.now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("module %s: %w", m.Name, err)
@@ -84,8 +88,8 @@ func (p *product) wire(m Module, db *store.DB, relay *outbox.Relay) (Service, er
 
 // open brings everything up to where requests can be served. What was opened
 // is closed again when it fails.
-func open(ctx context.Context, set *settings, modules []Module, log *slog.Logger, now func() time.Time) (*product, error) {
-	p := &product{set: set, log: log, now: now, registry: metrics.New()}
+func open(ctx context.Context, set *settings, modules []Module, log *slog.Logger, console io.Writer, now func() time.Time) (*product, error) {
+	p := &product{set: set, log: log, console: console, now: now, registry: metrics.New()}
 	if err := p.open(ctx, modules); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
@@ -160,6 +164,8 @@ func (p *product) openPlatform(ctx context.Context) error {
 		return fmt.Errorf("admin key: %w", err)
 	}
 	p.parts = append(p.parts, running{"auth", p.guard.Run})
+	p.events = eventlog.New(eventlog.Deps{OpenDB: p.openDB, Bus: p.bus, Keyring: p.keys, Log: p.log, Console: p.console, Metrics: p.registry, Now: p.now,
+		Drain: p.set.ShutdownTimeout * 3 / 4})
 	p.server, err = web.New(p.set.web, web.Deps{Guard: p.guard, Keyring: p.keys, DB: webDB, Log: p.log, Metrics: p.registry, Now: p.now, Title: title, Version: version()})
 	return err
 }
@@ -176,6 +182,9 @@ func (p *product) openModule(ctx context.Context, m Module) error {
 	s, err := p.wire(m, db, relay)
 	if err != nil {
 		return err
+	}
+	if err := p.events.Start(ctx); err != nil {
+		return fmt.Errorf("module %s: %w", m.Name, err)
 	}
 	if err := s.Start(ctx); err != nil {
 		return fmt.Errorf("module %s: start: %w", m.Name, err)
@@ -208,7 +217,7 @@ func (p *product) url() string {
 }
 
 // run serves until ctx ends or a part fails, then stops in order: the
-// listener, the modules, what they stand on, the databases.
+// listener, the modules, their event log, what they stand on, the databases.
 func (p *product) run(ctx context.Context, ready func()) error {
 	if err := writeFile(p.set.path(fileServer), p.url()+"\n"); err != nil {
 		return errors.Join(err, p.close())
@@ -220,10 +229,11 @@ func (p *product) run(ctx context.Context, ready func()) error {
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
 	stopPlatform := p.start(ctx, p.parts, stopServing)
+	stopEvents := p.start(ctx, []running{{"event log", p.events.Run}}, stopServing)
 	stopModules := p.start(ctx, p.modules, stopServing)
 	ready()
 	err := p.server.Serve(serving, p.listener, p.set.ShutdownTimeout)
-	return errors.Join(err, stopModules(), stopPlatform(), p.close())
+	return errors.Join(err, stopModules(), stopEvents(), stopPlatform(), p.close())
 }
 
 // start runs parts until the returned function is called, which waits for

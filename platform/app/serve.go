@@ -74,7 +74,7 @@ func serve(ctx context.Context, set *settings, modules []Module, now func() time
 		return Usage(err)
 	}
 	defer context.AfterFunc(ctx, func() { log.Info("stopping; a second signal exits at once") })()
-	p, err := open(ctx, set, chosen, log, now)
+	p, err := open(ctx, set, chosen, log, stdout, now)
 	switch {
 	case err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled):
 		log.Info("stopped") // told to stop before it was up

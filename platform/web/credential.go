@@ -95,3 +95,27 @@ func (s *Server) trusted(ip string) bool {
 	a, err := netip.ParseAddr(ip)
 	return err == nil && slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
+
+// Credential gives what a request shows of a credential: a Bearer token, an
+// X-API-Key, or key or token in the query. It is for a route with
+// Op.OwnAuth.
+func Credential(r *http.Request) string {
+	if credential, _ := credentialOf(r, true); credential != "" {
+		return credential
+	}
+	return r.URL.Query().Get("token")
+}
+
+// ClientIP is the address of the client without its port, as seen through the
+// configured proxies. It is personal: never log it.
+func ClientIP(r *http.Request) string {
+	if x := exchangeOf(r.Context()); x != nil {
+		return x.server.clientIP(r)
+	}
+	return ""
+}
+
+// Unauthorized answers 401 with the challenge, for such a route.
+func Unauthorized(w http.ResponseWriter, r *http.Request, detail string) {
+	Fail(w, r, newProblem(http.StatusUnauthorized, detail).with("WWW-Authenticate", challenge))
+}

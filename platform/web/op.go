@@ -24,7 +24,8 @@ type Op struct {
 	Hidden      bool // stays out of the OpenAPI
 
 	Scope      string // the scope a key needs; "" only with Public
-	Public     bool   // no credential is asked for (or the handler asks itself)
+	Public     bool   // no credential is asked for
+	OwnAuth    bool   // the handler authenticates on its own: it takes more than keys
 	KeyInQuery bool   // the key may come as ?key=, for clients that can send no header
 	CORS       bool   // browsers of other origins may call it, if the key lists the origin
 
@@ -57,6 +58,8 @@ func (op *Op) check() error {
 		return fail("has both a Scope and Public")
 	case op.Scope != "" && !slices.Contains(auth.Scopes(), op.Scope):
 		return fail("scope %q does not exist", op.Scope)
+	case op.OwnAuth && (op.Public || op.Creates || op.CORS):
+		return fail("OwnAuth goes with a Scope alone")
 	case op.Public && op.Creates:
 		return fail("an Idempotency-Key belongs to a key, so the route cannot be Public")
 	case op.Stream && op.Creates:

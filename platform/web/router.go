@@ -156,7 +156,7 @@ func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := w.(*exchange)
 	x.routed, x.route = true, rt
 	ctx := r.Context()
-	if !rt.op.Public {
+	if !rt.op.Public && !rt.op.OwnAuth {
 		p, err := rt.server.authenticate(r, &rt.op)
 		if err != nil {
 			Fail(x, r, err)

@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"switchboard/platform/store"
+)
+
+// tokenStore remembers which tokens were revoked.
+type tokenStore struct{ db *store.DB }
+
+// revoke keeps a token's end until it would have come by itself. Revoking it
+// again changes nothing.
+func (s *tokenStore) revoke(ctx context.Context, id tokenID, expiresAt time.Time) error {
+	return s.db.Tx(ctx, func(tx store.Querier) error {
+		_, err := tx.ExecContext(ctx, `insert into gateway_token_revoked (token, expires_at) values ($1, $2) on conflict do nothing`, id[:], store.MicrosOf(expiresAt))
+		return err
+	})
+}
+
+// revoked tells whether a token was revoked.
+func (s *tokenStore) revoked(ctx context.Context, id tokenID) (bool, error) {
+	var one int
+	err := s.db.Read().QueryRowContext(ctx, `select 1 from gateway_token_revoked where token = $1`, id[:]).Scan(&one)
+	if store.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// expire forgets up to limit tokens that had expired by then, and tells how many.
+func (s *tokenStore) expire(ctx context.Context, by time.Time, limit int) (n int, err error) {
+	err = s.db.Tx(ctx, func(tx store.Querier) error {
+		res, err := tx.ExecContext(ctx, `delete from gateway_token_revoked where token in
+			(select token from gateway_token_revoked where expires_at <= $1 order by expires_at limit $2)`, store.MicrosOf(by), limit)
+		if err != nil {
+			return err
+		}
+		deleted, err := res.RowsAffected()
+		n = int(deleted)
+		return err
+	})
+	return n, err
+}
+
+// eachRow hands the rows of a query to fn.
+func eachRow(ctx context.Context, q store.Querier, query string, args []any, fn func(scan func(...any) error) error) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		if err := fn(rows.Scan); err != nil {
+			_ = rows.Close()
+			return err
+		}
+	}
+	return errors.Join(rows.Err(), rows.Close())
+}

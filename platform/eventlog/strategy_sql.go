@@ -1,0 +1,218 @@
+package eventlog
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"switchboard/platform/errs"
+	"switchboard/platform/seal"
+	"switchboard/platform/store"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// database is the name of the database of all modules' entries.
+const database = "eventlog"
+
+// sqlStrategy keeps entries in a database. What may be personal is sealed under
+// a key that is destroyed when the retention has passed.
+type sqlStrategy struct {
+	module  string
+	keys    *seal.Keyring
+	db      *store.DB
+	transit *seal.Transit
+	keep    time.Duration
+}
+
+func (s *sqlStrategy) start(db *store.DB, transit *seal.Transit, keep time.Duration) {
+	s.db, s.transit, s.keep = db, transit, keep
+}
+
+func (s *sqlStrategy) close() {}
+
+// row is an entry as it rests.
+type row struct {
+	key               []byte
+	at                store.Micros
+	event, targetKind string
+	sealed, receivers []byte
+	refs              []seal.Index
+}
+
+// hidden is what is sealed of an entry, beside its targets.
+type hidden struct {
+	ID   string          `json:"id" pii:"content"`
+	Text string          `json:"text,omitempty" pii:"content"`
+	Refs []Ref           `json:"refs,omitempty"`
+	Data json.RawMessage `json:"data,omitempty" pii:"content"`
+}
+
+func (s *sqlStrategy) write(ctx context.Context, batch []*record) (int, error) {
+	rows := make([]row, 0, len(batch))
+	byKey := make(map[string]int, len(batch))
+	for _, r := range batch {
+		row, err := s.seal(&r.Entry)
+		if err != nil {
+			return 0, err
+		}
+		// A statement with an id twice would not say which of them it stored.
+		if _, twice := byKey[string(row.key)]; !twice {
+			byKey[string(row.key)] = len(rows)
+			rows = append(rows, row)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	err := s.db.Tx(ctx, func(tx store.Querier) error {
+		stored, err := s.insert(ctx, tx, rows)
+		if err != nil {
+			return err
+		}
+		return s.insertRefs(ctx, tx, rows, byKey, stored)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(batch), nil
+}
+
+func (s *sqlStrategy) seal(e *Entry) (row, error) {
+	r := row{key: s.key(e.ID), at: store.MicrosOf(e.Time), event: e.Event, targetKind: e.TargetKind}
+	plain, err := json.Marshal(hidden{e.ID, e.Text, e.Refs, e.Data})
+	if err != nil {
+		return r, errs.Wrap(errs.Invalid, err, "encode an entry")
+	}
+	if r.sealed, err = s.transit.Seal(plain); err != nil {
+		return r, err
+	}
+	if len(e.Targets) > 0 {
+		if r.receivers, err = s.transit.Seal(packTargets(e.Targets)); err != nil {
+			return r, err
+		}
+	}
+	for _, ref := range e.Refs {
+		if index := s.ref(ref); !slices.Contains(r.refs, index) {
+			r.refs = append(r.refs, index)
+		}
+	}
+	return r, nil
+}
+
+// key is what a row is known by. UUIDs of version 7 keep their order, so that
+// the index grows at its end.
+func (s *sqlStrategy) key(id string) []byte {
+	if u, err := uuid.Parse(id); err == nil && u.String() == id {
+		return u[:]
+	}
+	index := s.keys.Index("eventlog.id", id)
+	return index[:]
+}
+
+func (s *sqlStrategy) ref(r Ref) seal.Index {
+	return s.keys.Index("eventlog."+s.module+"."+r.Kind, r.ID)
+}
+
+// insert stores the rows that are not there yet and gives their keys.
+func (s *sqlStrategy) insert(ctx context.Context, tx store.Querier, rows []row) (stored [][]byte, err error) {
+	const cols = 7
+	for len(rows) > 0 {
+		n := store.Chunk(len(rows))
+		args := make([]any, 0, n*cols)
+		for _, r := range rows[:n] {
+			args = append(args, s.module, r.key, r.at, r.event, r.targetKind, r.sealed, r.receivers)
+		}
+		keys, err := keysOf(ctx, tx, `insert into eventlog_entry (module, key, at, event, target_kind, sealed, receivers) values `+
+			store.Values(n, cols, 1)+` on conflict (module, key) do nothing returning key`, args)
+		if err != nil {
+			return nil, err
+		}
+		stored = append(stored, keys...)
+		rows = rows[n:]
+	}
+	return stored, nil
+}
+
+// insertRefs stores the refs of the rows that were new: those of an entry that
+// came again might have another time.
+func (s *sqlStrategy) insertRefs(ctx context.Context, tx store.Querier, rows []row, byKey map[string]int, stored [][]byte) error {
+	const cols = 4
+	var args []any
+	for _, key := range stored {
+		r := &rows[byKey[string(key)]]
+		for _, ref := range r.refs {
+			args = append(args, s.module, r.key, ref[:], r.at)
+		}
+	}
+	for len(args) > 0 {
+		n := store.Chunk(len(args) / cols)
+		if _, err := tx.ExecContext(ctx, `insert into eventlog_ref (module, key, ref, at) values `+store.Values(n, cols, 1)+
+			` on conflict (module, key, ref) do nothing`, args[:n*cols]...); err != nil {
+			return err
+		}
+		args = args[n*cols:]
+	}
+	return nil
+}
+
+// keysOf runs a statement that returns keys.
+func keysOf(ctx context.Context, tx store.Querier, text string, args []any) (keys [][]byte, err error) {
+	rows, err := tx.QueryContext(ctx, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key []byte
+		if err := rows.Scan(&key); err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, rows.Err()
+}
+
+// expireRows bounds a transaction: receivers make rows large, and what is
+// deleted is overwritten.
+const expireRows = 200
+
+// expire removes what is past its retention.
+func (s *sqlStrategy) expire(ctx context.Context, now time.Time) error {
+	before := store.MicrosOf(now.Add(-s.keep))
+	for {
+		n, err := s.expireSome(ctx, before)
+		if err != nil || n < expireRows {
+			return err
+		}
+	}
+}
+
+func (s *sqlStrategy) expireSome(ctx context.Context, before store.Micros) (n int, err error) {
+	err = s.db.Tx(ctx, func(tx store.Querier) error {
+		keys, err := keysOf(ctx, tx, `delete from eventlog_entry where module = $1 and key in (
+			select key from eventlog_entry where module = $1 and at < $2 order by at, key limit $3) returning key`,
+			[]any{s.module, before, expireRows})
+		if err != nil {
+			return err
+		}
+		n = len(keys)
+		for len(keys) > 0 {
+			some := store.Chunk(len(keys))
+			args := []any{s.module}
+			for _, key := range keys[:some] {
+				args = append(args, key)
+			}
+			if _, err := tx.ExecContext(ctx, `delete from eventlog_ref where module = $1 and key in `+store.Values(1, some, 2), args...); err != nil {
+				return err
+			}
+			keys = keys[some:]
+		}
+		return nil
+	})
+	return n, err
+}
