@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -100,6 +101,7 @@ func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
 	c := &canaries{map[string]string{}}
 	p := apptest.Start(t, modules, apptest.Env("APP_LOG_LEVEL=debug", "APP_WEB_ACCESS_LOG=all"))
 	feedCollector(t, p, c)
+	feedGateway(t, p, c)
 
 	if found := c.search(t, p.Dir, p.Log.String()); len(found) > 0 {
 		t.Errorf("while it runs:\n%s", strings.Join(found, "\n"))
@@ -118,6 +120,77 @@ func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
 	for _, place := range []string{"refused session id", "refused data", "refused field", "refused element", "refused time"} {
 		if !answers(t, p, "/collector/rejects?limit=1000", c.at(place)) {
 			t.Errorf("the %s cannot be read any more", place)
+		}
+	}
+}
+
+// feedGateway sends canaries through every input of the gateway, while a socket
+// listens, and waits until all is logged. Names of events are not personal.
+func feedGateway(t *testing.T, p *apptest.Product, c *canaries) {
+	t.Helper()
+	room := c.at("room")
+	var token struct{ ID, Token string }
+	if status := p.Call(http.MethodPost, "/gateway/tokens", map[string]any{"rooms": []string{room, c.at("pattern") + "*"}, "user": c.at("user of a token")}, &token); status != http.StatusCreated {
+		t.Fatalf("make a token: %d", status)
+	}
+	listen, err := http.DefaultClient.Do(p.Request("", http.MethodGet, "/gateway/sse?token="+url.QueryEscape(token.Token)+"&room="+room, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listen.Body.Close()
+	pollSocketIO(t, p, token.Token, room, c)
+	for _, body := range []string{
+		`{"event":"canary","room":"` + room + `","data":{"orderId":"` + c.at("id in data") + `","` + c.at("key in data") + `":["` + c.at("value in data") + `"]}}`,
+		`{"events":[{"event":"canary","data":"` + c.at("data for all") + `"}]}`,
+		`{"event":"canary","room":"` + c.at("room of nobody") + `"}`,
+		`{"event":"connect","data":"` + c.at("refused data of an emit") + `"}`,
+		`{"event":"canary","` + c.at("unknown field of an emit") + `":1}`,
+		`{"event":"canary","room":5,"data":"` + c.at("mistyped emit") + `"}`,
+		`{"event":"canary","data":"` + c.at("broken emit"),
+	} {
+		req := p.Request(p.Key, http.MethodPost, "/events", body)
+		req.Header.Set("Idempotency-Key", c.at("idempotency key of an emit")+strconv.Itoa(len(body)))
+		p.Exchange(req)
+	}
+	q := url.QueryEscape
+	for _, path := range []string{
+		"/gateway/rooms/" + room, "/gateway/rooms/" + c.at("unknown room"), "/gateway/rooms?cursor=" + c.at("cursor of rooms"),
+		"/gateway/deliveries?room=" + room, "/gateway/deliveries?room=" + c.at("room asked for") + "&socket=" + c.at("socket asked for"),
+		"/gateway/sse?token=" + c.at("token that is none"), "/gateway/ws?token=" + c.at("token of a ws"), "/gateway/ws?token=" + q(token.Token) + "&room=" + c.at("foreign room"),
+		"/socket.io/?EIO=4&transport=" + c.at("transport"), "/socket.io/?EIO=4&transport=polling&sid=" + c.at("sid"),
+	} {
+		key := p.Key
+		if strings.Contains(path, "token=") {
+			key = "" // which would count before the token
+		}
+		p.Exchange(p.Request(key, http.MethodGet, path, nil))
+	}
+	p.Call(http.MethodDelete, "/gateway/sockets/"+c.at("socket disconnected"), nil, nil)
+	p.Call(http.MethodDelete, "/gateway/tokens/"+c.at("token revoked"), nil, nil)
+	apptest.Eventually(t, func() string {
+		if !answers(t, p, "/gateway/deliveries?room="+room, room) {
+			return "no delivery is logged"
+		}
+		return ""
+	})
+}
+
+// pollSocketIO connects a Socket.IO client by polling, joins rooms and leaves
+// the connection to time out.
+func pollSocketIO(t *testing.T, p *apptest.Product, token, room string, c *canaries) {
+	t.Helper()
+	const path = "/socket.io/?EIO=4&transport=polling"
+	_, body := p.Exchange(p.Request("", http.MethodGet, path, nil))
+	var open struct{ SID string }
+	if err := json.Unmarshal(bytes.TrimPrefix(body, []byte("0")), &open); err != nil {
+		t.Fatalf("open packet %s: %v", body, err)
+	}
+	for _, packet := range []string{
+		`40{"token":"` + token + `","rooms":["` + room + `"],"` + c.at("field of auth") + `":1}`,
+		`420["join",{"room":"` + c.at("pattern") + `.x"}]`, `421["join","` + c.at("room refused") + `"]`, `42["` + c.at("unknown client event") + `","` + c.at("client data") + `"]`,
+	} {
+		if resp, text := p.Exchange(p.Request("", http.MethodPost, path+"&sid="+open.SID, packet)); resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s %s", packet, resp.Status, text)
 		}
 	}
 }

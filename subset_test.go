@@ -62,6 +62,8 @@ func TestModuleThatIsOffIsNotThere(t *testing.T) {
 				t.Error(why)
 			}
 			checkOff(t, p, "collector")
+			checkOff(t, p, "gateway", "/events", "/socket.io/?EIO=4&transport=polling")
+			checkOff(t, p, "eventlog")
 			checkOn(t, p, "bell")
 		})
 	}
@@ -72,11 +74,20 @@ func TestModuleThatIsChosenIsThere(t *testing.T) {
 	t.Parallel()
 	p := apptest.Start(t, append(modules[:len(modules):len(modules)], bell), apptest.Args("--modules=collector"))
 	checkOff(t, p, "bell")
+	checkOff(t, p, "gateway", "/events")
+	checkOff(t, p, "eventlog")
 	checkOn(t, p, "collector")
 	var ready web.Readiness
 	if status := p.CallAs("", http.MethodGet, "/readyz", nil, &ready); status != http.StatusOK || len(ready.Modules) != 1 || ready.Modules["collector"].State != "ready" {
 		t.Errorf("/readyz: %d %+v", status, ready)
 	}
+}
+
+func TestTheGatewayRunsAlone(t *testing.T) {
+	t.Parallel()
+	p := apptest.Start(t, modules, apptest.Args("--modules=gateway"))
+	checkOff(t, p, "collector")
+	checkOn(t, p, "gateway")
 }
 
 func goroutinesOf(text string) string {
@@ -92,13 +103,15 @@ func goroutinesOf(text string) string {
 // probes are a route and a stream of each module.
 var probes = map[string]struct{ path, streams string }{
 	"collector": {"/collector/events", "COLLECTOR"},
+	"gateway":   {"/gateway/rooms", "GATEWAY"},
+	"eventlog":  {"/eventlog", "EVENTLOG"}, // of the platform: there when a module logs
 	"bell":      {"/bell/ring", "BELL"},
 }
 
-func checkOff(t *testing.T, p *apptest.Product, module string) {
+func checkOff(t *testing.T, p *apptest.Product, module string, more ...string) {
 	t.Helper()
 	probe := probes[module]
-	for _, path := range []string{probe.path, probe.path + "/", "/" + module, "/" + module + "/nosuch"} {
+	for _, path := range append(more, probe.path, probe.path+"/", "/"+module, "/"+module+"/nosuch") {
 		resp, text := p.Exchange(p.Request(p.Key, http.MethodGet, path, nil))
 		var problem struct {
 			Title  string

@@ -51,6 +51,9 @@ func (c *Config) Validate() error {
 	case c.MaxTokenTTL < time.Minute:
 		return fmt.Errorf("gateway.max_token_ttl is below 1m")
 	}
+	if err := c.Log.Validate(); err != nil {
+		return fmt.Errorf("gateway.%w", err)
+	}
 	return nil
 }
 

@@ -113,7 +113,11 @@ func gatewayTail(connect func() (*app.Client, error)) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		resp, err := c.Open(cmd.Context(), http.MethodGet, "/gateway/sse", url.Values{"room": *rooms}, nil)
+		q := url.Values{}
+		for _, room := range *rooms {
+			q.Add("room", room)
+		}
+		resp, err := c.Open(cmd.Context(), http.MethodGet, "/gateway/sse", q, nil)
 		if err != nil {
 			return err
 		}

@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -49,12 +53,70 @@ func TestPlaygroundIsOnePageUnderAStrictPolicy(t *testing.T) {
 	}
 }
 
+func TestPlaygroundResumesInABrowser(t *testing.T) {
+	t.Parallel()
+	g := &fakeGateway{conns: map[*websocket.Conn][]string{}}
+	p := apptest.Start(t, []app.Module{partOf(func(_ app.Platform, r *web.Router) error { return g.routes(r) })})
+	browse(t, p.URL+"/gateway/playground?rooms=orders,lobby&key="+p.Key)
+	came := func(n int) (q url.Values) {
+		apptest.Eventually(t, func() string {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if len(g.came) < n || len(g.conns) == 0 {
+				return fmt.Sprintf("the page has connected %d times", len(g.came))
+			}
+			q = g.came[n-1]
+			return ""
+		})
+		return q
+	}
+	if q := came(1); q.Get("key") != p.Key || q.Get("rooms") != "orders,lobby" || q.Get("offset") != "" {
+		t.Errorf("the page came with %v", q["rooms"])
+	}
+	if n := g.emit(t.Context(), "order.created", "orders", `{"orderId":"cfa3"}`); n != 1 {
+		t.Errorf("%d pages got the event", n)
+	}
+	g.cut(websocket.StatusGoingAway, "server is stopping")
+	if q := came(2); q.Get("rooms") != "orders,lobby" || q.Get("offset") != "1" {
+		t.Errorf("the page came back with %v and offset %q", q["rooms"], q.Get("offset"))
+	}
+}
+
+// browse opens a page in a Chromium of its own until the test ends. Without
+// Chromium the test is skipped; in CI it fails.
+func browse(t *testing.T, address string) {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	profile, err := os.MkdirTemp("", "chromium") // t.TempDir would fail on files that appear while it is removed
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+		"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0", "--user-data-dir="+profile, address)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // all its processes end with it
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait() // killed
+		_ = os.RemoveAll(profile)
+	})
+}
+
 // fakeGateway speaks what the page expects.
 type fakeGateway struct {
 	mu      sync.Mutex
 	head    int
 	conns   map[*websocket.Conn][]string // and their rooms
 	history []string
+	came    []url.Values // with what each connection was asked for
 }
 
 func (g *fakeGateway) routes(r *web.Router) error {
@@ -75,6 +137,7 @@ func (g *fakeGateway) socket(w http.ResponseWriter, r *http.Request) {
 		rooms = append(rooms, strings.Split(list, ",")...)
 	}
 	g.mu.Lock()
+	g.came = append(g.came, q)
 	after := -1
 	if _, err := fmt.Sscan(q.Get("offset"), &after); err != nil {
 		after = -1

@@ -30,8 +30,9 @@ func (h *sseHTTP) routes(r *web.Router) {
 
 // sseSocket is a receiver at the end of a stream of Server-Sent Events.
 type sseSocket struct {
-	max  int
-	wake chan struct{}
+	max   int
+	wake  chan struct{}
+	abort func() // ends a write that waits for the receiver
 
 	mu    sync.Mutex
 	queue [][]byte
@@ -44,15 +45,16 @@ func (s *sseSocket) deliver(d *delivery) { s.add(d.sse()) }
 // add queues a message, or cuts a receiver that is too far behind.
 func (s *sseSocket) add(text []byte) {
 	s.mu.Lock()
-	switch {
-	case s.ended != "":
-	case s.bytes >= s.max:
-		s.ended, s.queue, s.bytes = reasonSlow, nil, 0
-	default:
+	full := s.bytes >= s.max
+	if s.ended == "" && !full {
 		s.queue = append(s.queue, text)
 		s.bytes += len(text)
 	}
 	s.mu.Unlock()
+	if full {
+		s.cut(reasonSlow)
+		return
+	}
 	s.nudge()
 }
 
@@ -65,11 +67,15 @@ func (s *sseSocket) nudge() {
 
 func (s *sseSocket) cut(reason string) {
 	s.mu.Lock()
-	if s.ended == "" {
+	first := s.ended == ""
+	if first {
 		s.ended, s.queue, s.bytes = reason, nil, 0
 	}
 	s.mu.Unlock()
-	s.nudge()
+	if first {
+		s.abort()
+		s.nudge()
+	}
 }
 
 func (s *sseSocket) queued() int {
@@ -101,14 +107,15 @@ func (h *sseHTTP) get(w http.ResponseWriter, r *http.Request) {
 		header.Add("Vary", "Origin")
 	}
 	w.WriteHeader(http.StatusOK)
-	out := &sseSocket{max: int(h.cfg.MaxQueue), wake: make(chan struct{}, 1)}
+	flush := http.NewResponseController(w)
+	out := &sseSocket{max: int(h.cfg.MaxQueue), wake: make(chan struct{}, 1), abort: func() { _ = flush.SetWriteDeadline(time.Now()) }}
 	// An id without data moves the client's Last-Event-ID on.
 	out.add(h.beat())
 	if gap {
 		out.add([]byte("event: gap\ndata: {}\n\n"))
 	}
 	h.sockets.enter(adm, out)
-	h.sockets.left(adm.socket, h.write(w, r, out))
+	h.sockets.left(adm.socket, h.write(w, r, flush, out))
 }
 
 func (h *sseHTTP) beat() []byte {
@@ -116,8 +123,7 @@ func (h *sseHTTP) beat() []byte {
 }
 
 // write sends what comes until one side ends it, and says why.
-func (h *sseHTTP) write(w http.ResponseWriter, r *http.Request, out *sseSocket) (reason string) {
-	flush := http.NewResponseController(w)
+func (h *sseHTTP) write(w http.ResponseWriter, r *http.Request, flush *http.ResponseController, out *sseSocket) (reason string) {
 	beat := time.NewTicker(h.cfg.PingInterval)
 	defer beat.Stop()
 	for {
@@ -130,6 +136,9 @@ func (h *sseHTTP) write(w http.ResponseWriter, r *http.Request, out *sseSocket) 
 		}
 		for _, text := range queue {
 			if _, err := w.Write(text); err != nil {
+				if _, ended := out.take(); ended != "" {
+					return ended
+				}
 				return reasonSlow
 			}
 		}

@@ -75,11 +75,11 @@ func (h *tokenHTTP) revoke(ctx context.Context, in *revokeTokenInput) (*struct{}
 	return nil, h.tokens.revoke(ctx, in.ID)
 }
 
-// unbound refuses a key that web pages carry openly: whoever sees it could let
-// himself into every room.
+// unbound refuses a key that web pages carry openly: it may connect, and no more,
+// for whoever sees it could speak to everyone.
 func unbound(ctx context.Context) error {
 	if len(auth.From(ctx).Key.Origins) > 0 {
-		return errs.New(errs.Denied, "a key that is bound to origins may not issue or revoke tokens")
+		return errs.New(errs.Denied, "a key that is bound to origins may only connect")
 	}
 	return nil
 }

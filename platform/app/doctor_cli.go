@@ -18,6 +18,7 @@ import (
 
 	"switchboard/platform/auth"
 	"switchboard/platform/bus"
+	"switchboard/platform/eventlog"
 	"switchboard/platform/logs"
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
@@ -211,6 +212,9 @@ func examineStores(ctx context.Context, set *settings, modules []Module, add add
 	all := []database{{dbKeys, seal.Migrations()}, {"auth", auth.Migrations()}, {"web", web.Migrations()}}
 	for _, m := range modules {
 		all = append(all, database{m.Name, m.Migrations})
+	}
+	if _, err := os.Stat(set.path(eventlog.Database + ".db")); err == nil { // looking must not make it
+		all = append(all, database{eventlog.Database, eventlog.Migrations()})
 	}
 	opened := 0
 	for _, d := range all {

@@ -20,7 +20,7 @@ import (
 // Deps is what the event log stands on. What no strategy in use needs may be
 // left out.
 type Deps struct {
-	// OpenDB opens the database "eventlog" with these migrations. It is called
+	// OpenDB opens the database [Database] with these migrations. It is called
 	// once, by Start, and only if a module uses the strategy sql.
 	OpenDB  func(ctx context.Context, name string, migrations fs.FS) (*store.DB, error)
 	Bus     *bus.Bus
@@ -147,7 +147,7 @@ func (s *Service) Start(ctx context.Context) error {
 
 func (s *Service) startSQL(ctx context.Context, to *sqlStrategy, cfg Config) error {
 	if s.db == nil {
-		db, err := s.deps.OpenDB(ctx, database, migrations)
+		db, err := s.deps.OpenDB(ctx, Database, migrations)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -17,8 +18,11 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// database is the name of the database of all modules' entries.
-const database = "eventlog"
+// Database is the name of the database of all modules' entries.
+const Database = "eventlog"
+
+// Migrations makes its tables.
+func Migrations() fs.FS { return migrations }
 
 // sqlStrategy keeps entries in a database. What may be personal is sealed under
 // a key that is destroyed when the retention has passed.

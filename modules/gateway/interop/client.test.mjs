@@ -39,11 +39,10 @@ test('rooms at the handshake, by auth and by query', limit, async t => {
   const [a, b] = [unique('комната ✓'), unique('room')]
   const byAuth = await connect(t, { token: key, rooms: [a, b] })
   const byQuery = await connect(t, { token: key }, { query: { rooms: `${a},${b}` } })
-  const byBoth = await connect(t, { token: key, rooms: [a] }, { query: { rooms: b } })
   for (const room of [a, b]) {
     const event = unique('event')
-    assert.equal((await emit(event, room, 1)).recipients, 3)
-    await until(() => [byAuth, byQuery, byBoth].every(s => received(s, event).length))
+    assert.equal((await emit(event, room, 1)).recipients, 2)
+    await until(() => [byAuth, byQuery].every(s => received(s, event).length))
   }
 })
 

@@ -23,7 +23,8 @@ import (
 )
 
 // server is a MongoDB that can be stopped and started again on its port and
-// with its data.
+// with its data. Making one sets a global variable of theirs: the tests are not
+// parallel.
 type server struct {
 	t    *testing.T
 	addr string
@@ -177,7 +178,6 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 func TestEachLineIsADocument(t *testing.T) {
-	t.Parallel()
 	s := newServer(t)
 	s.start()
 	l := open(t, s, eventlog.Config{})
@@ -209,7 +209,6 @@ shop:e2 e2 shop order.paid  <nil> <nil> <nil> true
 }
 
 func TestAnEntryToThousandsIsStoredWhole(t *testing.T) {
-	t.Parallel()
 	s := newServer(t)
 	s.start()
 	l := open(t, s, eventlog.Config{})
@@ -227,7 +226,6 @@ func TestAnEntryToThousandsIsStoredWhole(t *testing.T) {
 }
 
 func TestAnEntryThatComesAgainIsThereOnce(t *testing.T) {
-	t.Parallel()
 	s := newServer(t)
 	s.start()
 	l := open(t, s, eventlog.Config{})
@@ -248,7 +246,6 @@ func TestAnEntryThatComesAgainIsThereOnce(t *testing.T) {
 // A server that is away costs the others nothing. What does not fit in the
 // queue meanwhile is missed and counted; all else is there when it is back.
 func TestADeadServerCostsTheOthersNothing(t *testing.T) {
-	t.Parallel()
 	const room, logged = 50, 80
 	s := newServer(t)
 	l := open(t, s, eventlog.Config{QueueEntries: room})

@@ -268,7 +268,8 @@ func (s *Session) shut(reason string) bool {
 	if probe != nil {
 		probe.Close(1000, "")
 	}
-	if c := s.conn.Load(); c != nil {
+	// A connection that is ending already is left to its closing handshake.
+	if c := s.conn.Load(); c != nil && c.Err() == nil {
 		switch reason {
 		case ReasonShutdown:
 			c.Close(1001, reason)

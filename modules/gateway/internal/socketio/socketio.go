@@ -120,7 +120,7 @@ func New(c Config) *Server {
 		c:          c.withDefaults(),
 		writers:    wsconn.NewWriters(c.Writers),
 		sessions:   map[string]*Session{},
-		namespaces: map[string]*Namespace{},
+		namespaces: map[string]*Namespace{"/": {name: "/"}},
 	}
 }
 
@@ -158,7 +158,8 @@ func (s *Server) Conns() int {
 	return s.conns
 }
 
-// Of returns the namespace of a name ("/", "/admin"), made where there was none.
+// Of returns the namespace of a name ("/", "/admin"), made where there was none;
+// "/" always exists.
 func (s *Server) Of(name string) *Namespace {
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name

@@ -81,6 +81,8 @@ func (c *Conn) take(op ws.OpCode, payload []byte, handle func(binary bool, paylo
 		return errEnded
 	case ws.OpPing:
 		c.Send(newFrame(ws.OpPong, payload))
+	case ws.OpPong:
+		c.pong()
 	case ws.OpText, ws.OpBinary:
 		if closing {
 			return nil

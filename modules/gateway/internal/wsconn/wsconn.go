@@ -265,4 +265,13 @@ func (c *Conn) tick() {
 	}
 }
 
+func (c *Conn) pong() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pinged && !c.closed {
+		c.pinged = false
+		c.pinger.Reset(c.o.PingInterval)
+	}
+}
+
 var pingFrame = newFrame(ws.OpPing, nil)
