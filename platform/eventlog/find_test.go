@@ -216,3 +216,24 @@ func TestRetention(t *testing.T) {
 		}
 	})
 }
+
+// An id that comes again, even with another time and other refs, changes
+// nothing: the first stays.
+func TestTheFirstOfAnIDStays(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, p *place) {
+		l := p.open(sqlOnly(), outputs{})
+		first, second := eventlog.Ref{Kind: "room", ID: "1"}, eventlog.Ref{Kind: "room", ID: "2"}
+		l.log(eventlog.Entry{ID: "a", Event: "x", Text: "first", Refs: []eventlog.Ref{first}})
+		l.flush()
+		p.advance(time.Hour)
+		l.log(eventlog.Entry{ID: "a", Event: "x", Text: "second", Refs: []eventlog.Ref{first, second}})
+		l.flush()
+		if got := l.all(eventlog.Query{Ref: first}); len(got) != 1 || got[0].Text != "first" {
+			t.Errorf("by the first room: %+v", got)
+		}
+		if got := l.all(eventlog.Query{Ref: second}); len(got) != 0 {
+			t.Errorf("by the second room: %+v", got)
+		}
+	})
+}
