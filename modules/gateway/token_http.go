@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"switchboard/platform/auth"
@@ -82,4 +84,13 @@ func unbound(ctx context.Context) error {
 		return errs.New(errs.Denied, "a key that is bound to origins may only connect")
 	}
 	return nil
+}
+
+// foreignOrigin is the origin of a request, "" if its page is from the host that
+// was asked: such pages are ours, and no key needs to list them.
+func foreignOrigin(origin, host string) string {
+	if u, err := url.Parse(origin); err == nil && u.Host != "" && strings.EqualFold(u.Host, host) {
+		return ""
+	}
+	return origin
 }

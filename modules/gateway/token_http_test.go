@@ -141,3 +141,20 @@ func TestTokenRequestsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestOwnPagesHaveNoForeignOrigin(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ origin, host, want string }{
+		{"", "app.example", ""},
+		{"https://app.example", "app.example", ""},
+		{"http://APP.example:8080", "app.example:8080", ""},
+		{"http://app.example:8081", "app.example:8080", "http://app.example:8081"},
+		{"https://app.example.evil", "app.example", "https://app.example.evil"},
+		{"null", "app.example", "null"},
+		{"null", "", "null"},
+	} {
+		if got := foreignOrigin(c.origin, c.host); got != c.want {
+			t.Errorf("%q at %q: %q, want %q", c.origin, c.host, got, c.want)
+		}
+	}
+}

@@ -216,6 +216,8 @@ func (s *Session) servePoll(w http.ResponseWriter, r *http.Request) *httpError {
 		wake := make(chan struct{})
 		p.wake = wake
 		s.mu.Unlock()
+		// A server's read timeout would look like a client that has left.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		if !s.wait(r, wake, late) {
 			return nil
 		}
