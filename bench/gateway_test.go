@@ -295,8 +295,9 @@ func fanOut(b *testing.B, sockets int) {
 	const rounds, burst = 2, 4
 	manyFiles(b, uint64(sockets))
 	type sum struct {
-		deliveries int64
-		took, cpu  time.Duration
+		deliveries     int64
+		took, cpu      time.Duration
+		logged, missed float64
 	}
 	sums := map[string]*sum{}
 	for range rounds { // in turn, since the machine has moods
@@ -317,9 +318,13 @@ func fanOut(b *testing.B, sockets int) {
 			salvos(time.Second)
 			used, from, begin := restingCPU(b, s.pid), c.deliveries.Load(), time.Now()
 			salvos(measured / 2)
-			one := sum{c.deliveries.Load() - from, time.Since(begin), restingCPU(b, s.pid) - used}
+			one := sum{deliveries: c.deliveries.Load() - from, took: time.Since(begin)}
+			one.cpu = restingCPU(b, s.pid) - used
 			if n := c.faults.Load(); n > 0 {
 				b.Errorf("%s%d faults among the deliveries", v.prefix, n)
+			}
+			if v.prefix == "" {
+				one.logged, one.missed = logged(b, s)
 			}
 			c.close()
 			s.stop()
@@ -327,7 +332,7 @@ func fanOut(b *testing.B, sockets int) {
 				sums[v.prefix] = &sum{}
 			}
 			all := sums[v.prefix]
-			*all = sum{all.deliveries + one.deliveries, all.took + one.took, all.cpu + one.cpu}
+			*all = sum{all.deliveries + one.deliveries, all.took + one.took, all.cpu + one.cpu, all.logged + one.logged, all.missed + one.missed}
 		}
 	}
 	rate := func(prefix string) float64 {
@@ -341,10 +346,45 @@ func fanOut(b *testing.B, sockets int) {
 		b.ReportMetric(rate(v.prefix), v.prefix+"deliveries/s")
 		b.ReportMetric(effort(v.prefix), v.prefix+"cpu-us/delivery")
 	}
+	b.ReportMetric(sums[""].logged, "logged-entries")
+	b.ReportMetric(sums[""].missed, "log-missed-entries")
 	b.ReportMetric(rate("log-off-")/rate("node-"), "log-off-ratio-deliveries")
 	b.ReportMetric(effort("log-off-")/effort("node-"), "log-off-ratio-cpu")
 	b.ReportMetric(rate("")/rate("node-log-"), "ratio-deliveries")
 	b.ReportMetric(effort("")/effort("node-log-"), "ratio-cpu")
+}
+
+// logged gives how many entries the product's delivery log has taken, and how
+// many it has missed.
+func logged(b *testing.B, s target) (written, missed float64) {
+	b.Helper()
+	resp, err := http.Get(s.url + "/metrics")
+	if err != nil {
+		b.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, rest, _ := strings.Cut(line, "{")
+		_, value, _ := strings.Cut(rest, "} ")
+		var into *float64
+		switch name {
+		case "eventlog_entries_total":
+			into = &written
+		case "eventlog_missed_total":
+			into = &missed
+		default:
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		*into += n
+	}
+	return written, missed
 }
 
 // BenchmarkGatewayLatency: from before an event is sent until a socket has it,

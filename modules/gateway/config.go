@@ -17,7 +17,7 @@ type Config struct {
 	PingTimeout  time.Duration   `default:"20s" doc:"How long it may take to answer."`
 	MaxSockets   int             `default:"50000" doc:"Most sockets connected to this instance; further ones get 503."`
 	MaxPayload   config.Bytes    `default:"1000000" doc:"Largest packet that a socket may send."`
-	MaxQueue     config.Bytes    `default:"2MiB" doc:"Bytes that may wait for one socket; one that falls further behind is disconnected as a slow consumer."`
+	MaxQueue     config.Bytes    `default:"4MiB" doc:"Bytes that may wait for one socket; one that falls further behind is disconnected as a slow consumer."`
 	WriteTimeout time.Duration   `default:"10s" doc:"How long a socket may take nothing of what waits for it before it is disconnected."`
 	MaxRooms     int             `default:"100" doc:"Most rooms that one socket is in."`
 	JoinRate     float64         `default:"20" doc:"Joins and leaves per second that one socket may ask for, five times as many at once."`

@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/klauspost/compress/s2"
 )
 
 // entry is an event in the order of acceptance: what is delivered, and what the
@@ -16,6 +19,47 @@ type entry struct {
 	event string
 	room  string // "" is everyone
 	data  []byte // JSON
+	s2    bool   // data is compressed
+}
+
+// packed is e as it is remembered: large data compressed, and no part of a
+// larger buffer, which would stay with it.
+func (e *entry) packed() *entry {
+	p := *e
+	if len(e.data) >= packFrom {
+		if small := s2.Encode(nil, e.data); len(small) < len(e.data)*7/8 {
+			p.data, p.s2 = bytes.Clone(small), true
+			return &p
+		}
+	}
+	p.data = bytes.Clone(e.data)
+	return &p
+}
+
+// packFrom is the size from which compression is worth its time.
+const packFrom = 512
+
+// delivered is about the size of e on its way.
+func (e *entry) delivered() int {
+	n := len(e.data)
+	if e.s2 {
+		n, _ = s2.DecodedLen(e.data)
+	}
+	return n + len(e.event) + len(e.room) + 160
+}
+
+// unpacked is e as it is delivered.
+func (e *entry) unpacked() *entry {
+	if !e.s2 {
+		return e
+	}
+	u := *e
+	data, err := s2.Decode(nil, e.data)
+	if err != nil {
+		panic(err) // it was in our own memory
+	}
+	u.data, u.s2 = data, false
+	return &u
 }
 
 func (e *entry) size() int64 { return int64(len(e.event) + len(e.room) + len(e.data) + 160) }
@@ -23,10 +67,12 @@ func (e *entry) size() int64 { return int64(len(e.event) + len(e.room) + len(e.d
 // offset is a place as clients know it.
 func offset(pos uint64) string { return strconv.FormatUint(pos, 36) }
 
-// parseOffset reads it; 0 is none.
+// parseOffset reads it. Places begin with the time of their stream in
+// microseconds, so that until the year 2100 they have as many digits.
 func parseOffset(text string) (pos uint64, ok bool) {
+	const digits = 12
 	pos, err := strconv.ParseUint(text, 36, 64)
-	return pos, err == nil && pos > 0
+	return pos, err == nil && len(text) == digits
 }
 
 // history is the events of the last minutes, bounded by age and bytes. Each
@@ -61,6 +107,7 @@ func (h *history) add(e *entry, now time.Time) {
 		h.lost = e.pos
 		return
 	}
+	e = e.packed()
 	h.all.push(e)
 	r := h.rooms[e.room]
 	if r == nil {
@@ -102,8 +149,9 @@ func (h *history) whole(since time.Time) bool {
 // follows tells whether everything is there that came after pos.
 func (h *history) follows(pos uint64) bool { return h.keep > 0 && pos >= h.lost }
 
-// missed gives the events after pos for a socket in these rooms, in order. Of
-// a room only those count that came after the socket joined it.
+// missed gives the events after pos for a socket in these rooms, in order, as
+// they are remembered. Of a room only those count that came after the socket
+// joined it.
 func (h *history) missed(after uint64, rooms map[string]uint64) []*entry {
 	var out []*entry
 	collect := func(room string, after uint64) {

@@ -34,15 +34,21 @@ type socket struct {
 	session *session // nil where nothing is to be recovered
 	joins   *rate.Limiter
 
-	rooms map[string]uint64 // with the place of the last event before the join; of the hub
-	gone  bool              // of the hub
+	// Of the hub:
+	rooms  map[string]uint64 // with the place of the last event before the join
+	gone   bool
+	behind bool   // it still gets what it missed
+	has    uint64 // place up to which another instance, ahead of this one, has delivered
+	place  uint64 // while it is behind: it has what came up to here
 }
 
 // hub knows the sockets of this instance and their rooms, and hands events to
 // them. All events pass it one after another, so each socket gets them in order.
 type hub struct {
 	maxRooms int
+	maxQueue int // bytes that may wait for a socket
 	now      func() time.Time
+	catching sync.WaitGroup
 
 	mu      sync.Mutex
 	head    uint64 // place of the last event
@@ -52,8 +58,8 @@ type hub struct {
 	history *history
 }
 
-func newHub(maxRooms int, h *history, now func() time.Time) *hub {
-	return &hub{maxRooms: maxRooms, now: now, history: h, sockets: map[string]*socket{}, rooms: map[string]*members{}}
+func newHub(maxRooms, maxQueue int, h *history, now func() time.Time) *hub {
+	return &hub{maxRooms: maxRooms, maxQueue: maxQueue, now: now, history: h, sockets: map[string]*socket{}, rooms: map[string]*members{}}
 }
 
 // members of a room, in no order; at finds a socket to remove it.
@@ -106,7 +112,9 @@ func (h *hub) deliver(e *entry, wantIDs bool) (ids []string, n int) {
 		ids = make([]string, len(to.list))
 	}
 	for i, s := range to.list {
-		s.out.deliver(d)
+		if !s.behind && e.pos > s.has {
+			s.out.deliver(d)
+		}
 		if wantIDs {
 			ids[i] = s.id
 		}
@@ -149,28 +157,85 @@ func (h *hub) enter(s *socket, rooms []string) {
 	h.add(s, places)
 }
 
-// resume is enter for a socket that comes back after a place: it gets what it
-// missed, then what comes. Ok is false, and the socket stays outside, when whole
-// says that the history does not reach back far enough.
-func (h *hub) resume(s *socket, rooms map[string]uint64, after uint64, whole func(*history) bool) (missed int, ok bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !whole(h.history) {
-		return 0, false
-	}
-	h.add(s, rooms)
-	entries := h.history.missed(after, rooms)
-	for _, e := range entries {
-		s.out.deliver(&delivery{entry: e})
-	}
-	return len(entries), true
+// comeback is what a socket that lost its connection asks for: its rooms, and
+// what came after a place.
+type comeback struct {
+	rooms map[string]uint64
+	after uint64
+	// whole says whether the history reaches back far enough.
+	whole func(*history) bool
 }
 
-// reaches tells what whole says of the history now.
-func (h *hub) reaches(whole func(*history) bool) bool {
+// resume is enter for a socket that comes back: it gets what it missed, then
+// what comes. If it is false the socket stays outside: the history does not reach
+// back far enough any more.
+func (h *hub) resume(s *socket, c *comeback) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return whole(h.history)
+	if !c.whole(h.history) {
+		return false
+	}
+	h.add(s, c.rooms)
+	s.behind, s.place, s.has = true, c.after, c.after
+	if h.advance(s) {
+		h.catching.Go(func() { h.catchUp(s) })
+	}
+	return true
+}
+
+// resumable tells whether resume would succeed now. A place may be somewhat
+// ahead, of an instance that is faster.
+func (h *hub) resumable(c *comeback) bool {
+	const ahead = 1000 * frameItems
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return c.whole(h.history) && c.after <= h.head+ahead
+}
+
+// advance gives a socket that is behind as much of what it missed as may wait
+// for it, and tells whether it still is behind.
+func (h *hub) advance(s *socket) bool {
+	room := h.maxQueue/2 - s.out.queued()
+	for _, e := range h.history.missed(s.place, s.rooms) {
+		if room <= 0 {
+			s.place = e.pos - 1
+			return true
+		}
+		s.out.deliver(&delivery{entry: e.unpacked()})
+		room -= e.delivered()
+	}
+	s.behind = false
+	return false
+}
+
+// catchUp advances a socket as fast as it takes what it gets, until it is level
+// with the others or gone. What comes meanwhile is in the history, too.
+func (h *hub) catchUp(s *socket) {
+	const look = 5 * time.Millisecond
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for range tick.C {
+		if s.out.queued() > h.maxQueue/4 {
+			h.mu.Lock()
+			gone := s.gone
+			h.mu.Unlock()
+			if gone {
+				return
+			}
+			continue
+		}
+		h.mu.Lock()
+		more := !s.gone
+		if more && !h.history.follows(s.place) {
+			s.out.cut(reasonGap)
+			more = false
+		}
+		more = more && h.advance(s)
+		h.mu.Unlock()
+		if !more {
+			return
+		}
+	}
 }
 
 func (h *hub) add(s *socket, rooms map[string]uint64) {
@@ -195,15 +260,13 @@ func (h *hub) roomOf(name string) *members {
 	return m
 }
 
-// leaveAll removes a socket that is gone. It tells whether it was here.
-func (h *hub) leaveAll(s *socket) bool {
+// leaveAll removes a socket that is gone, if it is still here.
+func (h *hub) leaveAll(s *socket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s.gone || h.sockets[s.id] != s {
-		return false
+	if h.sockets[s.id] == s {
+		h.remove(s)
 	}
-	h.remove(s)
-	return true
 }
 
 func (h *hub) remove(s *socket) {
@@ -266,35 +329,17 @@ func (h *hub) find(match func(*socket) bool) (out []*socket) {
 	return out
 }
 
-// SocketInfo is a socket as it is listed.
-type SocketInfo struct {
-	ID          string    `json:"id"`
-	User        string    `json:"user,omitempty" pii:"user_id"`
-	Rooms       []string  `json:"rooms" pii:"room"`
-	Transport   string    `json:"transport" enum:"websocket,polling,plain,sse"`
-	Remote      string    `json:"remote" pii:"ip"`
-	ConnectedAt time.Time `json:"connected_at"`
-	Queued      int       `json:"queued_bytes" doc:"Bytes that wait for it."`
-	Instance    string    `json:"instance" doc:"The instance it is connected to."`
-}
-
-// RoomInfo is a room as it is listed.
-type RoomInfo struct {
-	Room    string `json:"room" pii:"room"`
-	Sockets int    `json:"sockets"`
-}
-
 // list gives up to limit sockets with ids after after, in order, of a room or
-// of all.
-func (h *hub) list(room, after string, limit int) []SocketInfo {
+// of all, and the rooms of each.
+func (h *hub) list(room, after string, limit int) (picked []*socket, rooms [][]string) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	from := &h.all
 	if room != "" {
 		if from = h.rooms[room]; from == nil {
 			from = &members{}
 		}
 	}
-	var picked []*socket
 	for _, s := range from.list {
 		if s.id > after {
 			picked = append(picked, s)
@@ -302,15 +347,17 @@ func (h *hub) list(room, after string, limit int) []SocketInfo {
 	}
 	slices.SortFunc(picked, func(a, b *socket) int { return cmp.Compare(a.id, b.id) })
 	picked = picked[:min(limit, len(picked))]
-	out := make([]SocketInfo, len(picked))
+	rooms = make([][]string, len(picked))
 	for i, s := range picked {
-		out[i] = SocketInfo{ID: s.id, User: s.grant.User, Rooms: slices.Sorted(maps.Keys(s.rooms)), Remote: s.remote, ConnectedAt: s.since}
+		rooms[i] = slices.Sorted(maps.Keys(s.rooms))
 	}
-	h.mu.Unlock()
-	for i, s := range picked {
-		out[i].Transport, out[i].Queued = s.out.transport(), s.out.queued()
-	}
-	return out
+	return picked, rooms
+}
+
+// RoomInfo is a room as it is listed.
+type RoomInfo struct {
+	Room    string `json:"room" pii:"room"`
+	Sockets int    `json:"sockets"`
 }
 
 // listRooms gives up to limit rooms with names after after, in order.

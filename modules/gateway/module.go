@@ -54,7 +54,7 @@ type service struct {
 func newService(p app.Platform) (app.Service, error) {
 	cfg := p.Config.(*Config)
 	s := &service{p: p, cfg: cfg}
-	s.hub = newHub(cfg.MaxRooms, newHistory(cfg.keep(), int64(cfg.History), p.Now()), p.Now)
+	s.hub = newHub(cfg.MaxRooms, int(cfg.MaxQueue), newHistory(cfg.keep(), int64(cfg.History), p.Now()), p.Now)
 	m := newMetrics(p.Metrics, s.hub)
 	self := newInstance()
 	cluster := newCluster(p.Bus, hex.EncodeToString(self[:]))
@@ -82,7 +82,9 @@ func (s *service) Routes(r *web.Router) error {
 	(&socketHTTP{s.sockets}).routes(r)
 	(&tokenHTTP{s.tokens}).routes(r)
 	(&deliveryHTTP{s.logged}).routes(r)
-	(&playgroundHTTP{}).routes(r)
+	if err := (playgroundHTTP{}).routes(r); err != nil {
+		return err
+	}
 	s.io = newSocketioHTTP(s.cfg, s.sockets)
 	s.io.routes(r)
 	s.plain = &wsHTTP{cfg: s.cfg, sockets: s.sockets, writers: wsconn.NewWriters(1), open: map[*wsconn.Conn]bool{}}
@@ -132,6 +134,7 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.bus.listen(ctx) })
 	g.Go(func() error { return s.sockets.cluster.run(ctx) })
 	g.Go(func() error { return s.sockets.check(ctx) })
+	g.Go(func() error { return s.sweep(ctx) })
 	g.Go(func() error { return s.sockets.listenMoved(ctx) })
 	g.Go(func() error { return s.sockets.listenRevoked(ctx) })
 	g.Go(func() error { return s.sockets.run(last) })
@@ -146,10 +149,27 @@ func (s *service) Run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	stop()
+	s.hub.catching.Wait()
 	if last := sessions.Wait(); err == nil {
 		err = last
 	}
 	return err
+}
+
+// sweep forgets revocations of tokens that have expired, every ten minutes.
+func (s *service) sweep(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := s.tokens.sweep(ctx); err != nil && ctx.Err() == nil {
+				s.p.Log.Warn("expired revocations cannot be removed", "error", err)
+			}
+		}
+	}
 }
 
 // Ready is nil while events can be accepted.

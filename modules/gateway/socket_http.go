@@ -66,17 +66,36 @@ func (s *socketService) answers(_ context.Context, kind string, body json.RawMes
 	case "rooms":
 		return fit(s.hub.listRooms(q.After, q.Limit+1), q.Limit), nil
 	case "sockets":
-		list := s.hub.list(q.Room, q.After, q.Limit+1)
-		for i := range list {
-			list[i].Instance = s.cluster.self
-		}
-		return fit(list, q.Limit), nil
+		return fit(s.list(q), q.Limit), nil
 	case "count":
 		return s.hub.count(q.Room), nil
 	case "disconnect":
 		return s.cut(func(sock *socket) bool { return sock.id == q.After }, reasonAdmin), nil
 	}
 	return nil, errs.New(errs.Invalid, "no such question")
+}
+
+// SocketInfo is a socket as it is listed.
+type SocketInfo struct {
+	ID          string   `json:"id"`
+	User        string   `json:"user,omitempty" pii:"user_id"`
+	Rooms       []string `json:"rooms" pii:"room"`
+	Transport   string   `json:"transport" enum:"websocket,polling,plain,sse"`
+	Remote      string   `json:"remote" pii:"ip"`
+	ConnectedAt web.Time `json:"connected_at"`
+	Queued      int      `json:"queued_bytes" doc:"Bytes that wait for it."`
+	Instance    string   `json:"instance" doc:"The instance it is connected to."`
+}
+
+// list gives the sockets of this instance, one more than asked for.
+func (s *socketService) list(q listQuestion) []SocketInfo {
+	picked, rooms := s.hub.list(q.Room, q.After, q.Limit+1)
+	out := make([]SocketInfo, len(picked))
+	for i, sock := range picked {
+		out[i] = SocketInfo{ID: sock.id, User: sock.grant.User, Rooms: rooms[i], Transport: sock.out.transport(), Remote: sock.remote,
+			ConnectedAt: web.Time(sock.since), Queued: sock.out.queued(), Instance: s.cluster.self}
+	}
+	return out
 }
 
 // fit shortens a list to a page, and to what an answer may hold.

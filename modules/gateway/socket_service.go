@@ -49,13 +49,8 @@ type arrival struct {
 type admission struct {
 	socket *socket
 	rooms  []string
-	// Of a socket that comes back:
-	back  map[string]uint64
-	after uint64
-	whole func(*history) bool
+	back   *comeback // nil for one that is new
 }
-
-func (a *admission) recovered() bool { return a.whole != nil }
 
 // socketService lets sockets in and out, and into rooms.
 type socketService struct {
@@ -169,8 +164,8 @@ func (s *socketService) back(ctx context.Context, a arrival, sock *socket) (*adm
 		left = *old.LeftAt
 	}
 	since := left.Add(-s.cfg.PingInterval - s.cfg.PingTimeout)
-	whole := func(h *history) bool { return h.whole(since) || h.follows(after) }
-	if !s.hub.reaches(whole) {
+	again := &comeback{old.Rooms, after, func(h *history) bool { return h.whole(since) || h.follows(after) }}
+	if !s.hub.resumable(again) {
 		s.metrics.recoveries.WithLabelValues("gap").Inc()
 		return nil, nil
 	}
@@ -183,18 +178,18 @@ func (s *socketService) back(ctx context.Context, a arrival, sock *socket) (*adm
 	if old.Instance != s.cluster.self {
 		_ = s.bus.Broadcast(subjectMoved, []byte(old.SID+" "+s.cluster.self))
 	}
-	return &admission{socket: sock, back: old.Rooms, after: after, whole: whole}, nil
+	return &admission{socket: sock, back: again}, nil
 }
 
 // enter puts an admitted socket to work. From now on it is delivered to.
 func (s *socketService) enter(a *admission, out receiver) {
 	a.socket.out = out
 	s.metrics.connects.WithLabelValues("connected").Inc()
-	if !a.recovered() {
+	if a.back == nil {
 		s.hub.enter(a.socket, a.rooms)
 		return
 	}
-	if _, ok := s.hub.resume(a.socket, a.back, a.after, a.whole); !ok {
+	if !s.hub.resume(a.socket, a.back) {
 		// It was there a moment ago; the client comes again and is told then.
 		s.metrics.recoveries.WithLabelValues("gap").Inc()
 		out.cut(reasonGap)
@@ -290,10 +285,23 @@ func (s *socketService) clear() {
 	s.mu.Unlock()
 	for i, sock := range ended {
 		s.metrics.disconnects.WithLabelValues(reasonLabel(reasons[i])).Inc()
-		if s.hub.leaveAll(sock) && sock.session != nil {
+		s.hub.leaveAll(sock)
+		switch {
+		case sock.session == nil:
+		case deliberate(reasons[i]):
+			over, past := *sock.session, time.Unix(0, 0)
+			over.Rooms, over.LeftAt = nil, &past
+			s.sessions.putLater(&over)
+		default:
 			s.sessions.leaveLater(sock.session)
 		}
 	}
+}
+
+// deliberate tells whether one side ended the connection because it wanted to:
+// then there is nothing to take up again.
+func deliberate(reason string) bool {
+	return reason == "client namespace disconnect" || reason == "server namespace disconnect" || reason == reasonAdmin || reason == reasonDenied
 }
 
 // check disconnects those whose credential is not good any more, every

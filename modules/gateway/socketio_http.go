@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"sync/atomic"
 
 	"switchboard/modules/gateway/internal/socketio"
 	"switchboard/platform/errs"
@@ -54,17 +55,30 @@ func (h *socketioHTTP) stop(ctx context.Context) error {
 }
 
 // ioSocket is a receiver at the end of a Socket.IO connection.
-type ioSocket struct{ *socketio.Socket }
+type ioSocket struct {
+	*socketio.Socket
+	why atomic.Pointer[string] // it was cut, if it was
+}
 
-func (s ioSocket) deliver(d *delivery) {
+func (s *ioSocket) deliver(d *delivery) {
 	if m := d.socketIO(); m != nil {
 		s.Send(m)
 	}
 }
 
-func (s ioSocket) cut(reason string) { s.Cut(reason) }
-func (s ioSocket) queued() int       { return s.Queued() }
-func (s ioSocket) transport() string { return s.Transport() }
+// cut tells the client where it is not to come back by itself: stock clients
+// connect again after all but a DISCONNECT packet.
+func (s *ioSocket) cut(reason string) {
+	s.why.CompareAndSwap(nil, &reason)
+	if reason == reasonAdmin || reason == reasonDenied {
+		s.Disconnect(true)
+		return
+	}
+	s.Cut(reason)
+}
+
+func (s *ioSocket) queued() int       { return s.Queued() }
+func (s *ioSocket) transport() string { return s.Transport() }
 
 // roomList is rooms at the handshake: a list, or a text with commas.
 type roomList []string
@@ -89,8 +103,19 @@ func (l *roomList) UnmarshalJSON(text []byte) error {
 type handshake struct {
 	Token  string   `json:"token"`
 	Rooms  roomList `json:"rooms"`
-	PID    string   `json:"pid"`
-	Offset string   `json:"offset"`
+	PID    textOnly `json:"pid"`
+	Offset textOnly `json:"offset"`
+}
+
+// textOnly is a text, and empty for any other value: no client of ours said it.
+type textOnly string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *textOnly) UnmarshalJSON(text []byte) error {
+	if json.Unmarshal(text, (*string)(t)) != nil {
+		*t = ""
+	}
+	return nil
 }
 
 // admit is the middleware that runs before the client is told that it is
@@ -105,20 +130,31 @@ func (h *socketioHTTP) admit(s *socketio.Socket) error {
 	if auth.Token == "" {
 		auth.Token = web.Credential(&http.Request{Header: r.Header, URL: r.URL})
 	}
-	if auth.Rooms == nil {
-		auth.Rooms = roomsOf(query["rooms"], query["room"])
-	}
-	adm, err := h.sockets.admit(h.ctx, arrival{Credential: auth.Token, Remote: r.RemoteAddr, Origin: r.Header.Get("Origin"),
-		Rooms: auth.Rooms, PID: auth.PID, Offset: auth.Offset, Sessions: true})
+	auth.Rooms = roomsOf(query["rooms"], append(query["room"], auth.Rooms...))
+	adm, err := h.sockets.admit(h.ctx, arrival{Credential: auth.Token, Remote: r.RemoteAddr, Origin: foreignOrigin(r.Header.Get("Origin"), r.Host),
+		Rooms: auth.Rooms, PID: string(auth.PID), Offset: string(auth.Offset), Sessions: true})
 	if err != nil {
 		return &socketio.ConnectError{Message: publicText(err)}
 	}
+	out := &ioSocket{Socket: s}
+	s.OnDisconnect(func(reason string) {
+		if why := out.why.Load(); why != nil {
+			reason = *why
+		}
+		h.sockets.left(adm.socket, reason)
+	})
 	s.SetID(adm.socket.id)
 	if adm.socket.session != nil {
 		s.SetPID(adm.socket.session.PID)
 	}
-	s.Data = adm
+	s.Data = &arrived{adm, out}
 	return nil
+}
+
+// arrived is a socket between its check and its connection.
+type arrived struct {
+	*admission
+	out *ioSocket
 }
 
 // publicText is what a client may read of an error.
@@ -152,20 +188,19 @@ type roomAnswer struct {
 }
 
 func (h *socketioHTTP) enter(s *socketio.Socket) {
-	adm, ok := s.Data.(*admission)
+	adm, ok := s.Data.(*arrived)
 	if !ok {
 		s.Cut(reasonDenied)
 		return
 	}
 	sock := adm.socket
-	s.OnDisconnect(func(reason string) { h.sockets.left(sock, reason) })
 	for _, name := range []string{"join", "join-room"} {
 		s.On(name, h.roomHandler(sock, h.sockets.join))
 	}
 	for _, name := range []string{"leave", "leave-room"} {
 		s.On(name, h.roomHandler(sock, h.sockets.leave))
 	}
-	h.sockets.enter(adm, ioSocket{s})
+	h.sockets.enter(adm.admission, adm.out)
 }
 
 func (h *socketioHTTP) roomHandler(sock *socket, do func(context.Context, *socket, string) string) func(socketio.Args, socketio.Ack) {

@@ -90,7 +90,7 @@ func (h *wsHTTP) get(w http.ResponseWriter, r *http.Request) {
 	if !h.take(conn) {
 		conn.Close(1001, reasonStop)
 	}
-	recovered := adm.recovered()
+	recovered := adm.back != nil
 	say(conn, plainAnswer{Type: "welcome", Socket: adm.socket.id, Rooms: adm.rooms, Offset: offset(h.sockets.hub.place()), Recovered: &recovered})
 	if gap {
 		say(conn, plainAnswer{Type: "gap"})
@@ -194,7 +194,7 @@ func admitHTTP(w http.ResponseWriter, r *http.Request, cfg *Config, sockets *soc
 		return nil, false
 	}
 	rooms := roomsOf(q["rooms"], q["room"])
-	adm, err := sockets.admit(r.Context(), arrival{Credential: web.Credential(r), Remote: web.ClientIP(r), Origin: origin, Rooms: rooms})
+	adm, err := sockets.admit(r.Context(), arrival{Credential: web.Credential(r), Remote: web.ClientIP(r), Origin: foreignOrigin(origin, r.Host), Rooms: rooms})
 	limit := (*auth.LimitError)(nil)
 	switch {
 	case err == nil:
@@ -213,14 +213,14 @@ func admitHTTP(w http.ResponseWriter, r *http.Request, cfg *Config, sockets *soc
 		return adm, false
 	}
 	after, ok := parseOffset(last)
-	whole := func(h *history) bool { return h.follows(after) }
-	if !ok || !sockets.hub.reaches(whole) {
+	again := &comeback{map[string]uint64{}, after, func(h *history) bool { return h.follows(after) }}
+	for _, room := range rooms {
+		again.rooms[room] = 0
+	}
+	if !ok || !sockets.hub.resumable(again) {
 		return adm, true
 	}
-	adm.after, adm.whole, adm.back = after, whole, map[string]uint64{}
-	for _, room := range rooms {
-		adm.back[room] = 0
-	}
+	adm.back = again
 	return adm, false
 }
 

@@ -227,10 +227,9 @@ func (s *Session) servePoll(w http.ResponseWriter, r *http.Request) *httpError {
 		s.mu.Unlock()
 		return errBadRequest
 	}
-	body := s.takePolled(p)
-	closed := s.closed
+	body, last := s.takePolled(p)
 	s.mu.Unlock()
-	if closed {
+	if last {
 		s.srv.forget(s)
 	}
 	if !writeBody(w, body, s.srv.c.WriteTimeout) {
@@ -260,20 +259,25 @@ func (s *Session) wait(r *http.Request, wake <-chan struct{}, late bool) bool {
 	return true
 }
 
-// takePolled takes the queue as a payload. mu is held.
-func (s *Session) takePolled(p *polling) []byte {
-	body := make([]byte, 0, p.bytes+16)
+// takePolled takes the queue as a payload, and tells whether nothing comes
+// after it. What was sent before an orderly end comes without the close packet,
+// which would overtake it in the client. mu is held.
+func (s *Session) takePolled(p *polling) (body []byte, last bool) {
+	body = make([]byte, 0, p.bytes+16)
+	more := len(p.queue) > 0 && orderly(s.reason)
 	for _, m := range p.queue {
 		body = m.appendPayload(body)
 	}
 	p.queue, p.bytes = nil, 0
 	switch {
+	case s.closed && more:
+		return body, false
 	case s.closed && s.reason != ReasonTransportClose:
 		body = append(appendSeparator(body), packetClose)
 	case len(body) == 0:
 		body = append(body, packetNoop)
 	}
-	return body
+	return body, s.closed
 }
 
 // servePost takes packets from the client.

@@ -255,7 +255,7 @@ func (s *Session) shut(reason string) bool {
 		probe = p.probe
 		// One more poll is answered: the one that crossed the client's goodbye,
 		// or the one that fetches what was sent before a proper end.
-		lastWords = !p.polled && (reason == ReasonTransportClose || len(p.queue) > 0 && orderly(reason))
+		lastWords = reason == ReasonTransportClose && !p.polled || len(p.queue) > 0 && orderly(reason)
 		if lastWords {
 			time.AfterFunc(s.srv.c.PingTimeout, func() { s.srv.forget(s) })
 		}
@@ -445,7 +445,8 @@ func (s *Session) admit(k *Socket) {
 			return
 		}
 	}
-	if !s.enter(k) {
+	if !s.enter(k) { // the client is gone already
+		k.gone(ReasonTransportClose)
 		return
 	}
 	for _, f := range connect {

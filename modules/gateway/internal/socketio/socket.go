@@ -128,7 +128,9 @@ func (s *Socket) OnAny(f func(event string, args Args, ack Ack)) {
 	s.any = f
 }
 
-// OnDisconnect adds a function that runs once, when a connected socket has gone.
+// OnDisconnect adds a function that runs once, when a connected socket has gone,
+// or, if a Use function adds it, when the client is gone before it was told that it
+// is connected.
 func (s *Socket) OnDisconnect(f func(reason string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
