@@ -30,10 +30,10 @@ type eventService struct {
 
 // Sent is what became of an event.
 type Sent struct {
-	ID         string `json:"id"`
-	Event      string `json:"event"`
-	Room       string `json:"room,omitempty" pii:"room"`
-	Recipients int    `json:"recipients" doc:"Sockets, on all instances, for which the event was queued."`
+	ID         string  `json:"id"`
+	Event      string  `json:"event"`
+	Room       *string `json:"room" pii:"room" nullable:"true" doc:"null if the event went to all."`
+	Recipients int     `json:"recipients" doc:"Sockets, on all instances, for which the event was queued."`
 }
 
 // pending is a request whose events are on their way.
@@ -69,7 +69,10 @@ func (s *eventService) emit(ctx context.Context, emits []Emit, at func(i int) st
 			it.Data = []byte("null")
 		}
 		items[i] = it.encode()
-		sent[i] = Sent{ID: id.String(), Event: emits[i].Event, Room: emits[i].Room}
+		sent[i] = Sent{ID: id.String(), Event: emits[i].Event}
+		if emits[i].Room != "" {
+			sent[i].Room = &emits[i].Room
+		}
 	}
 	if err := s.group.Publish(ctx, items); err != nil {
 		return nil, fmt.Errorf("accept events: %w", err)

@@ -64,7 +64,6 @@ type plain struct {
 	id     string
 	rooms  []string
 	back   bool
-	gap    bool
 }
 
 // frame is what the server says.

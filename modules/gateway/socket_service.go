@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -304,34 +306,41 @@ func deliberate(reason string) bool {
 	return reason == "client namespace disconnect" || reason == "server namespace disconnect" || reason == reasonAdmin || reason == reasonDenied
 }
 
-// check disconnects those whose credential is not good any more, every
-// checkEvery until ctx ends.
+// check disconnects those whose credential is not good any more: by the clock
+// and the key every checkEvery, by a revocation that this instance did not hear
+// of every tenth time.
 func (s *socketService) check(ctx context.Context) error {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		good := map[string]bool{} // by token or key
+		tokens := map[string]bool{}
 		for _, sock := range s.hub.find(func(sock *socket) bool { return sock.grant.KeyID != "" }) {
-			who := sock.grant.KeyID + " " + sock.grant.TokenID
-			ok, known := good[who]
-			if !known {
-				// Only a clear no counts: a database that is away disconnects nobody.
-				ok = errs.KindOf(s.tokens.check(ctx, &sock.grant)) != errs.Denied
-				good[who] = ok
-			}
-			if !ok {
+			// Only a clear no counts: a database that is away disconnects nobody.
+			if errs.KindOf(s.tokens.current(ctx, &sock.grant)) == errs.Denied {
 				sock.out.cut(reasonDenied)
+			} else if sock.grant.TokenID != "" {
+				tokens[sock.grant.TokenID] = true
 			}
+		}
+		if n%10 != 0 || len(tokens) == 0 {
+			continue
+		}
+		revoked, err := s.tokens.revokedOf(ctx, slices.Collect(maps.Keys(tokens)))
+		if err != nil {
+			continue // next time
+		}
+		for _, id := range revoked {
+			s.cut(func(sock *socket) bool { return sock.grant.TokenID == id }, reasonDenied)
 		}
 	}
 }
 
-// listen hears of sockets that moved and of tokens that were revoked.
+// listenMoved hears of sockets that came back at another instance.
 func (s *socketService) listenMoved(ctx context.Context) error {
 	return s.bus.Listen(ctx, subjectMoved, func(data []byte) {
 		id, instance, _ := strings.Cut(string(data), " ")
@@ -342,6 +351,7 @@ func (s *socketService) listenMoved(ctx context.Context) error {
 	})
 }
 
+// listenRevoked hears of revoked tokens.
 func (s *socketService) listenRevoked(ctx context.Context) error {
 	return s.bus.Listen(ctx, subjectRevoked, func(data []byte) {
 		id := string(data)

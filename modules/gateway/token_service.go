@@ -163,6 +163,41 @@ func (s *tokenService) verify(ctx context.Context, token string) (*Grant, error)
 // seconds late to hear that a key was revoked. The error is Denied, or
 // Unavailable when the database does not answer.
 func (s *tokenService) check(ctx context.Context, g *Grant) error {
+	if err := s.current(ctx, g); err != nil || g.TokenID == "" {
+		return err
+	}
+	id, ok := parseTokenID(g.TokenID, s.idSum)
+	if !ok {
+		return errTokenBad
+	}
+	gone, err := s.store.revoked(ctx, id)
+	switch {
+	case err != nil:
+		return errs.Wrap(errs.Unavailable, err, "tokens cannot be checked now")
+	case gone:
+		return errTokenRevoked
+	}
+	return nil
+}
+
+// revokedOf gives those of these tokens that were revoked.
+func (s *tokenService) revokedOf(ctx context.Context, tokens []string) (revoked []string, err error) {
+	var ids []tokenID
+	for _, token := range tokens {
+		if id, ok := parseTokenID(token, s.idSum); ok {
+			ids = append(ids, id)
+		}
+	}
+	gone, err := s.store.revokedAmong(ctx, ids)
+	for _, id := range gone {
+		revoked = append(revoked, id.String())
+	}
+	return revoked, err
+}
+
+// current is check but for the revocation of the token itself: it looks at the
+// clock and the key alone.
+func (s *tokenService) current(ctx context.Context, g *Grant) error {
 	now := s.now()
 	expired, revoked := errTokenExpired, errTokenRevoked
 	if g.TokenID == "" {
@@ -170,19 +205,6 @@ func (s *tokenService) check(ctx context.Context, g *Grant) error {
 	}
 	if !g.ExpiresAt.IsZero() && !now.Before(g.ExpiresAt.Add(tokenLeeway)) {
 		return expired
-	}
-	if g.TokenID != "" {
-		id, ok := parseTokenID(g.TokenID, s.idSum)
-		if !ok {
-			return errTokenBad
-		}
-		gone, err := s.store.revoked(ctx, id)
-		if err != nil {
-			return errs.Wrap(errs.Unavailable, err, "tokens cannot be checked now")
-		}
-		if gone {
-			return errTokenRevoked
-		}
 	}
 	by, err := s.issuerOf(ctx, g.KeyID)
 	switch {

@@ -199,8 +199,12 @@ func TestTokenRevokedHereIsRefusedEverywhere(t *testing.T) {
 		if got := refusal(t, two, token, ""); got != "token revoked" {
 			t.Errorf("refused with %q", got)
 		}
-		if _, err := two.verify(t.Context(), other); err != nil {
-			t.Errorf("another token: %v", err)
+		alive, err := two.verify(t.Context(), other)
+		if err != nil {
+			t.Fatalf("another token: %v", err)
+		}
+		if gone, err := two.revokedOf(t.Context(), []string{alive.TokenID, g.TokenID, "no token"}); err != nil || len(gone) != 1 || gone[0] != g.TokenID {
+			t.Errorf("of both %v is revoked (%v)", gone, err)
 		}
 		if err := one.revoke(t.Context(), "00112233445566778899aabbccddeeff"); errs.KindOf(err) != errs.NotFound {
 			t.Errorf("an id that was never given out: %v", err)

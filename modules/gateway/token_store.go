@@ -30,6 +30,30 @@ func (s *tokenStore) revoked(ctx context.Context, id tokenID) (bool, error) {
 	return err == nil, err
 }
 
+// revokedAmong gives those of these tokens that were revoked.
+func (s *tokenStore) revokedAmong(ctx context.Context, ids []tokenID) (out []tokenID, err error) {
+	for rest := ids; len(rest) > 0; {
+		n := store.Chunk(len(rest))
+		args := make([]any, n)
+		for i, id := range rest[:n] {
+			args[i] = id[:]
+		}
+		err := eachRow(ctx, s.db.Read(), `select token from gateway_token_revoked where token in `+store.Values(1, n, 1), args, func(scan func(...any) error) error {
+			var raw []byte
+			if err := scan(&raw); err != nil {
+				return err
+			}
+			out = append(out, tokenID(raw))
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		rest = rest[n:]
+	}
+	return out, nil
+}
+
 // expire forgets up to limit tokens that had expired by then, and tells how many.
 func (s *tokenStore) expire(ctx context.Context, by time.Time, limit int) (n int, err error) {
 	err = s.db.Tx(ctx, func(tx store.Querier) error {
