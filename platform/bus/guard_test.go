@@ -99,7 +99,7 @@ func TestFullDiskLosesNothingAndHealsItself(t *testing.T) {
 		})
 	})
 	start(t, func(ctx context.Context) error {
-		return b.Watch(ctx, "A", "", func(bus.Message) { watched.Add(1) })
+		return b.WatchFrom(ctx, "A", "", 1, func(bus.Message) { watched.Add(1) }) // from the first, however late it starts
 	})
 	start(t, func(ctx context.Context) error {
 		return b.Serve(ctx, "svc.x", "q", func(_ context.Context, d []byte) ([]byte, error) { return d, nil })

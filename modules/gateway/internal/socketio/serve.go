@@ -443,13 +443,17 @@ func (s *Session) probed(p *polling) {
 func (s *Session) switchTo(c *wsconn.Conn, p *polling) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !p.probed {
+	if !p.probed || s.closed && !orderly(s.reason) {
 		return false
 	}
 	for _, m := range p.queue {
 		c.Send(m.frame)
 	}
 	p.queue, p.bytes = nil, 0
+	if s.closed {
+		c.Close(1000, "")
+		return true
+	}
 	p.release()
 	s.poll = nil
 	s.conn.Store(c)

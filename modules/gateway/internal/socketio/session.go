@@ -252,12 +252,22 @@ func (s *Session) shut(reason string) bool {
 	var probe *wsconn.Conn
 	lastWords := false
 	if p := s.poll; p != nil {
-		probe = p.probe
 		// One more poll is answered: the one that crossed the client's goodbye,
 		// or the one that fetches what was sent before a proper end.
 		lastWords = reason == ReasonTransportClose && !p.polled || len(p.queue) > 0 && orderly(reason)
+		last := p.probe
 		if lastWords {
-			time.AfterFunc(s.srv.c.PingTimeout, func() { s.srv.forget(s) })
+			time.AfterFunc(s.srv.c.PingTimeout, func() {
+				s.srv.forget(s)
+				if last != nil {
+					last.Close(1000, "")
+				}
+			})
+		}
+		// A client that is about to upgrade does not poll any more: it gets the
+		// last words by the WebSocket, in switchTo.
+		if !lastWords || !p.probed {
+			probe = last
 		}
 		p.release()
 	}
