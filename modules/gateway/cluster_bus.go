@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"switchboard/platform/bus"
+	"switchboard/platform/errs"
 )
 
 // cluster knows which other instances are at work, and asks them. Nothing of it
@@ -21,6 +22,7 @@ type cluster struct {
 	answers func(ctx context.Context, kind string, body json.RawMessage) (any, error)
 
 	mu    sync.Mutex
+	heard int                  // how many of its own greetings this instance has heard
 	peers map[string]time.Time // when each was heard last
 	next  uint64
 	asked map[uint64]*question
@@ -76,7 +78,9 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.bus.Listen(ctx, subjectAsk, func(data []byte) { c.reply(ctx, data) }) })
 	g.Go(func() error { return c.bus.Listen(ctx, subjectAnswer+c.self, c.collect) })
 	g.Go(func() error {
-		c.say(here{Instance: c.self, New: true})
+		if !c.greet(ctx) {
+			return nil
+		}
 		tick := time.NewTicker(hereEvery)
 		defer tick.Stop()
 		for {
@@ -92,6 +96,35 @@ func (c *cluster) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// greet makes this instance and the others known to each other. The others
+// answer a greeting; once it has heard its own it hears their answers too, and
+// by the second one they are there.
+func (c *cluster) greet(ctx context.Context) bool {
+	const every = 25 * time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for c.joined() != nil {
+		c.say(here{Instance: c.self, New: true})
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+// joined is nil once the other instances are known. On a bus that is this
+// process's alone there are none.
+func (c *cluster) joined() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heard < 2 && c.bus.Shared() {
+		return errs.New(errs.Unavailable, "looking for the other instances")
+	}
+	return nil
+}
+
 // say broadcasts; whoever misses it hears the next one.
 func (c *cluster) say(h here) {
 	data, err := json.Marshal(h)
@@ -102,10 +135,15 @@ func (c *cluster) say(h here) {
 
 func (c *cluster) hear(data []byte) {
 	var h here
-	if json.Unmarshal(data, &h) != nil || h.Instance == c.self || h.Instance == "" {
+	if json.Unmarshal(data, &h) != nil || h.Instance == "" {
 		return
 	}
 	c.mu.Lock()
+	if h.Instance == c.self {
+		c.heard++
+		c.mu.Unlock()
+		return
+	}
 	if h.Gone {
 		delete(c.peers, h.Instance)
 	} else {

@@ -37,9 +37,11 @@ type socket struct {
 	// Of the hub:
 	rooms  map[string]uint64 // with the place of the last event before the join
 	gone   bool
-	behind bool   // it still gets what it missed
-	has    uint64 // place up to which another instance, ahead of this one, has delivered
-	place  uint64 // while it is behind: it has what came up to here
+	wait   bool        // it was not told yet that it is connected
+	held   []*delivery // what came while it waits
+	behind bool        // it still gets what it missed
+	has    uint64      // place up to which another instance, ahead of this one, has delivered
+	place  uint64      // while it is behind: it has what came up to here
 }
 
 // hub knows the sockets of this instance and their rooms, and hands events to
@@ -112,7 +114,11 @@ func (h *hub) deliver(e *entry, wantIDs bool) (ids []string, n int) {
 		ids = make([]string, len(to.list))
 	}
 	for i, s := range to.list {
-		if !s.behind && e.pos > s.has {
+		switch {
+		case s.behind || e.pos <= s.has:
+		case s.wait:
+			s.held = append(s.held, d)
+		default:
 			s.out.deliver(d)
 		}
 		if wantIDs {
@@ -145,8 +151,9 @@ func (h *hub) place() uint64 {
 	return h.head
 }
 
-// enter adds a socket to all and to its first rooms. One of the same id that is
-// still here is cut: the other end has come back by another way.
+// enter adds a socket to all and to its first rooms, before it is told that it
+// is connected: open gives it what came since. One of the same id that is still
+// here is cut: the other end has come back by another way.
 func (h *hub) enter(s *socket, rooms []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -166,8 +173,7 @@ type comeback struct {
 	whole func(*history) bool
 }
 
-// resume is enter for a socket that comes back: it gets what it missed, then
-// what comes. If it is false the socket stays outside: the history does not reach
+// resume is enter for a socket that comes back: open gives it what it missed. If it is false the socket stays outside: the history does not reach
 // back far enough any more.
 func (h *hub) resume(s *socket, c *comeback) bool {
 	h.mu.Lock()
@@ -177,10 +183,21 @@ func (h *hub) resume(s *socket, c *comeback) bool {
 	}
 	h.add(s, c.rooms)
 	s.behind, s.place, s.has = true, c.after, c.after
-	if h.advance(s) {
+	return true
+}
+
+// open begins to deliver to a socket that was told that it is connected.
+func (h *hub) open(s *socket) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.wait = false
+	for _, d := range s.held {
+		s.out.deliver(d)
+	}
+	s.held = nil
+	if s.behind && h.advance(s) {
 		h.catching.Go(func() { h.catchUp(s) })
 	}
-	return true
 }
 
 // resumable tells whether resume would succeed now. A place may be somewhat
@@ -244,6 +261,7 @@ func (h *hub) add(s *socket, rooms map[string]uint64) {
 		old.out.cut(reasonReplaced)
 	}
 	h.sockets[s.id] = s
+	s.wait = true
 	h.all.add(s)
 	s.rooms = rooms
 	for room := range rooms {

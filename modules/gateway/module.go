@@ -173,4 +173,9 @@ func (s *service) sweep(ctx context.Context) error {
 }
 
 // Ready is nil while events can be accepted.
-func (s *service) Ready(context.Context) error { return s.p.Bus.Ready() }
+func (s *service) Ready(context.Context) error {
+	if err := s.p.Bus.Ready(); err != nil {
+		return err
+	}
+	return s.sockets.cluster.joined()
+}

@@ -176,12 +176,9 @@ func TestInstancesAreOne(t *testing.T) {
 		apptest.Env("APP_MASTER_KEY=one master key for both", "APP_ADMIN_KEY=one-admin-key-for-both-of-them")}
 	a, b := start(t, shared...), start(t, shared...)
 	x, y := connect(t, a, "r"), connect(t, b, "r", "s")
-	apptest.Eventually(t, func() string {
-		if n := len(walk[socketInfo](t, a, "/gateway/sockets?limit=1")); n != 2 {
-			return fmt.Sprintf("%d sockets are known", n)
-		}
-		return ""
-	})
+	if n := len(walk[socketInfo](t, a, "/gateway/sockets?limit=1")); n != 2 {
+		t.Errorf("%d sockets are known: an instance is ready before it knows the others", n)
+	}
 	for i := range 50 {
 		p := []*apptest.Product{a, b}[i%2]
 		if s := emit(t, p, "n", "r", i); s.Recipients != 2 {

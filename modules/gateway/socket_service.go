@@ -183,21 +183,36 @@ func (s *socketService) back(ctx context.Context, a arrival, sock *socket) (*adm
 	return &admission{socket: sock, back: again}, nil
 }
 
-// enter puts an admitted socket to work. From now on it is delivered to.
-func (s *socketService) enter(a *admission, out receiver) {
+// enter puts an admitted socket into its rooms, before it is told that it is
+// connected; open follows. If it is false the socket wanted to come back and what
+// it missed has just been forgotten: it has to be admitted as a new one.
+func (s *socketService) enter(a *admission, out receiver) bool {
 	a.socket.out = out
-	s.metrics.connects.WithLabelValues("connected").Inc()
 	if a.back == nil {
 		s.hub.enter(a.socket, a.rooms)
-		return
-	}
-	if !s.hub.resume(a.socket, a.back) {
-		// It was there a moment ago; the client comes again and is told then.
+	} else if !s.hub.resume(a.socket, a.back) {
 		s.metrics.recoveries.WithLabelValues("gap").Inc()
-		out.cut(reasonGap)
-		return
+		return false
 	}
-	s.metrics.recoveries.WithLabelValues("recovered").Inc()
+	return true
+}
+
+// start is the place up to which an admitted socket has everything: what it says
+// next time if nothing comes.
+func (s *socketService) start(a *admission) string {
+	if a.back != nil {
+		return offset(a.back.after)
+	}
+	return offset(s.hub.place())
+}
+
+// open delivers to a socket from now on.
+func (s *socketService) open(a *admission) {
+	s.metrics.connects.WithLabelValues("connected").Inc()
+	if a.back != nil {
+		s.metrics.recoveries.WithLabelValues("recovered").Inc()
+	}
+	s.hub.open(a.socket)
 }
 
 // join puts a socket into a room, durably where it can come back. The text says

@@ -33,7 +33,7 @@ func newSocketioHTTP(cfg *Config, sockets *socketService) *socketioHTTP {
 	h.ctx, h.end = context.WithCancel(context.Background())
 	root := h.engine.Of("/")
 	root.Use(h.admit)
-	root.OnConnect(h.enter)
+	root.OnConnect(h.open)
 	return h
 }
 
@@ -131,12 +131,26 @@ func (h *socketioHTTP) admit(s *socketio.Socket) error {
 		auth.Token = web.Credential(&http.Request{Header: r.Header, URL: r.URL})
 	}
 	auth.Rooms = roomsOf(query["rooms"], append(query["room"], auth.Rooms...))
-	adm, err := h.sockets.admit(h.ctx, arrival{Credential: auth.Token, Remote: r.RemoteAddr, Origin: foreignOrigin(r.Header.Get("Origin"), r.Host),
-		Rooms: auth.Rooms, PID: string(auth.PID), Offset: string(auth.Offset), Sessions: true})
-	if err != nil {
-		return &socketio.ConnectError{Message: publicText(err)}
+	who := arrival{Credential: auth.Token, Remote: r.RemoteAddr, Origin: foreignOrigin(r.Header.Get("Origin"), r.Host),
+		Rooms: auth.Rooms, PID: string(auth.PID), Offset: string(auth.Offset), Sessions: true}
+	for {
+		adm, err := h.sockets.admit(h.ctx, who)
+		if err != nil {
+			return &socketio.ConnectError{Message: publicText(err)}
+		}
+		if h.enter(s, adm) {
+			return nil
+		}
+		who.PID = ""
 	}
+}
+
+// enter gives an admitted socket its ids and puts it into its rooms.
+func (h *socketioHTTP) enter(s *socketio.Socket, adm *admission) bool {
 	out := &ioSocket{Socket: s}
+	if !h.sockets.enter(adm, out) {
+		return false
+	}
 	s.OnDisconnect(func(reason string) {
 		if why := out.why.Load(); why != nil {
 			reason = *why
@@ -147,14 +161,8 @@ func (h *socketioHTTP) admit(s *socketio.Socket) error {
 	if adm.socket.session != nil {
 		s.SetPID(adm.socket.session.PID)
 	}
-	s.Data = &arrived{adm, out}
-	return nil
-}
-
-// arrived is a socket between its check and its connection.
-type arrived struct {
-	*admission
-	out *ioSocket
+	s.Data = adm
+	return true
 }
 
 // publicText is what a client may read of an error.
@@ -187,8 +195,9 @@ type roomAnswer struct {
 	Error string `json:"error,omitempty"`
 }
 
-func (h *socketioHTTP) enter(s *socketio.Socket) {
-	adm, ok := s.Data.(*arrived)
+// open is told of a socket that is connected, right after its client was.
+func (h *socketioHTTP) open(s *socketio.Socket) {
+	adm, ok := s.Data.(*admission)
 	if !ok {
 		s.Cut(reasonDenied)
 		return
@@ -200,7 +209,7 @@ func (h *socketioHTTP) enter(s *socketio.Socket) {
 	for _, name := range []string{"leave", "leave-room"} {
 		s.On(name, h.roomHandler(sock, h.sockets.leave))
 	}
-	h.sockets.enter(adm.admission, adm.out)
+	h.sockets.open(adm)
 }
 
 func (h *socketioHTTP) roomHandler(sock *socket, do func(context.Context, *socket, string) string) func(socketio.Args, socketio.Ack) {

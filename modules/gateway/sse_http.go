@@ -58,6 +58,18 @@ func (s *sseSocket) add(text []byte) {
 	s.nudge()
 }
 
+// idle queues a beat. A socket to which something is on its way needs none, and
+// its id would be behind that.
+func (s *sseSocket) idle(text []byte) {
+	s.mu.Lock()
+	empty := len(s.queue) == 0
+	if empty && s.ended == "" {
+		s.queue = append(s.queue, text)
+	}
+	s.mu.Unlock()
+	s.nudge()
+}
+
 func (s *sseSocket) nudge() {
 	select {
 	case s.wake <- struct{}{}:
@@ -109,23 +121,26 @@ func (h *sseHTTP) get(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	flush := http.NewResponseController(w)
 	out := &sseSocket{max: int(h.cfg.MaxQueue), wake: make(chan struct{}, 1), abort: func() { _ = flush.SetWriteDeadline(time.Now()) }}
+	begin := h.sockets.start(adm)
+	if !h.sockets.enter(adm, out) {
+		adm.back, gap = nil, true
+		h.sockets.enter(adm, out)
+	}
 	// An id without data moves the client's Last-Event-ID on.
-	out.add(h.beat())
+	out.add(beat(begin))
 	if gap {
 		out.add([]byte("event: gap\ndata: {}\n\n"))
 	}
-	h.sockets.enter(adm, out)
+	h.sockets.open(adm)
 	h.sockets.left(adm.socket, h.write(w, r, flush, out))
 }
 
-func (h *sseHTTP) beat() []byte {
-	return []byte(": still here\nid: " + offset(h.sockets.hub.place()) + "\n\n")
-}
+func beat(place string) []byte { return []byte(": still here\nid: " + place + "\n\n") }
 
 // write sends what comes until one side ends it, and says why.
 func (h *sseHTTP) write(w http.ResponseWriter, r *http.Request, flush *http.ResponseController, out *sseSocket) (reason string) {
-	beat := time.NewTicker(h.cfg.PingInterval)
-	defer beat.Stop()
+	quiet := time.NewTicker(h.cfg.PingInterval)
+	defer quiet.Stop()
 	for {
 		queue, ended := out.take()
 		if ended != "" {
@@ -149,12 +164,8 @@ func (h *sseHTTP) write(w http.ResponseWriter, r *http.Request, flush *http.Resp
 		case <-r.Context().Done():
 			return "transport close"
 		case <-out.wake:
-		case <-beat.C:
-			// A socket to which something is on its way needs no beat: its id comes
-			// with that.
-			if out.queued() == 0 {
-				out.add(h.beat())
-			}
+		case <-quiet.C:
+			out.idle(beat(offset(h.sockets.hub.place())))
 		}
 	}
 }

@@ -90,12 +90,17 @@ func (h *wsHTTP) get(w http.ResponseWriter, r *http.Request) {
 	if !h.take(conn) {
 		conn.Close(1001, reasonStop)
 	}
+	begin := h.sockets.start(adm)
+	if !h.sockets.enter(adm, plainSocket{conn}) {
+		adm.back, gap = nil, true
+		h.sockets.enter(adm, plainSocket{conn})
+	}
 	recovered := adm.back != nil
-	say(conn, plainAnswer{Type: "welcome", Socket: adm.socket.id, Rooms: adm.rooms, Offset: offset(h.sockets.hub.place()), Recovered: &recovered})
+	say(conn, plainAnswer{Type: "welcome", Socket: adm.socket.id, Rooms: adm.rooms, Offset: begin, Recovered: &recovered})
 	if gap {
 		say(conn, plainAnswer{Type: "gap"})
 	}
-	h.sockets.enter(adm, plainSocket{conn})
+	h.sockets.open(adm)
 	ctx := context.WithoutCancel(r.Context())
 	go h.serve(ctx, conn, adm.socket)
 }

@@ -127,6 +127,9 @@ func (b *Bus) ClientURL() string {
 	return ""
 }
 
+// Shared tells whether other processes can be on this bus.
+func (b *Bus) Shared() bool { return !b.embedded() || b.cfg.Listen != "" }
+
 // Ready is nil when the bus takes messages, else an error of kind
 // errs.Unavailable with the reason (ErrNoSpace in its chain on a full disk).
 // Publish and Group.Publish return the same error at once.
