@@ -228,6 +228,9 @@ func (s *Session) servePoll(w http.ResponseWriter, r *http.Request) *httpError {
 		return errBadRequest
 	}
 	body, last := s.takePolled(p)
+	// Before the answer: whoever has it whole may poll at once, over another
+	// connection.
+	p.polled = false
 	s.mu.Unlock()
 	if last {
 		s.srv.forget(s)
@@ -235,9 +238,6 @@ func (s *Session) servePoll(w http.ResponseWriter, r *http.Request) *httpError {
 	if !writeBody(w, body, s.srv.c.WriteTimeout) {
 		s.end(ReasonTransportError)
 	}
-	s.mu.Lock()
-	p.polled = false
-	s.mu.Unlock()
 	return nil
 }
 
