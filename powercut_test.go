@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -186,8 +185,9 @@ func cutRelaxed(t *testing.T, relaxed []string) {
 	s := server{p.URL, p.Key}
 	lost := c.lost(s)
 	t.Logf("acknowledged and lost: %d of %d", lost, c.acked.Load())
-	// With the bus alone relaxed, everything may be in the tables by chance.
-	if lost == 0 && slices.Contains(relaxed, "store.sync=normal") {
+	// With one alone relaxed the other may have everything by chance: the tables,
+	// or the bus, where a worker's acknowledgement is lost with what it stored.
+	if lost == 0 && len(relaxed) > 1 {
 		t.Error("nothing was lost without syncing: the harness is blind")
 	}
 
