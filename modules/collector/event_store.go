@@ -116,7 +116,7 @@ func insertNew(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventR
 	var fresh []eventRow
 	for chunk := range slices.Chunk(rows, rowsPerLookup) {
 		inserted := map[[16]byte]bool{}
-		err := each(ctx, tx, insertEventSQL+store.Values(len(chunk), eventColumns, 1)+` on conflict (event_id) do nothing returning event_id`, eventArgs(chunk), func(scan func(...any) error) error {
+		err := store.Each(ctx, tx, insertEventSQL+store.Values(len(chunk), eventColumns, 1)+` on conflict (event_id) do nothing returning event_id`, eventArgs(chunk), func(scan func(...any) error) error {
 			var id []byte
 			if err := scan(&id); err != nil {
 				return err
@@ -147,7 +147,7 @@ func placed(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventRow,
 		for i := range chunk {
 			ids[i], arrivals[i] = chunk[i].EventID[:], chunk[i].Arrival
 		}
-		err := each(ctx, tx, `select event_id from collector_event where event_id in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
+		err := store.Each(ctx, tx, `select event_id from collector_event where event_id in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
 			var id []byte
 			if err := scan(&id); err != nil {
 				return err
@@ -158,7 +158,7 @@ func placed(ctx context.Context, tx store.Querier, rows []eventRow) ([]eventRow,
 		if err != nil {
 			return nil, err
 		}
-		err = each(ctx, tx, `select arrival from collector_event where arrival in `+store.Values(1, len(arrivals), 1), arrivals, func(scan func(...any) error) error {
+		err = store.Each(ctx, tx, `select arrival from collector_event where arrival in `+store.Values(1, len(arrivals), 1), arrivals, func(scan func(...any) error) error {
 			var n int64
 			err := scan(&n)
 			taken[n] = true
@@ -343,7 +343,7 @@ func (s *eventStore) list(ctx context.Context, q eventQuery) ([]eventRow, error)
 func selectEvents(ctx context.Context, db store.Querier, q eventQuery, kinds []int64) ([]eventRow, error) {
 	text, args := q.sql(kinds)
 	var out []eventRow
-	err := each(ctx, db, text, args, func(scan func(...any) error) error {
+	err := store.Each(ctx, db, text, args, func(scan func(...any) error) error {
 		var e eventRow
 		var id, session, subject []byte
 		if err := scan(&e.Arrival, &id, &session, &e.KindID, &e.OccurredAt, &e.ReceivedAt, &subject, &e.Sealed); err != nil {

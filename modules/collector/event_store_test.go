@@ -441,7 +441,7 @@ func TestEveryListIsReadFromAnIndex(t *testing.T) {
 	check := func(name, text string, args []any, sorts bool) string {
 		t.Helper()
 		var plan []string
-		err := each(t.Context(), db.Read(), "explain query plan "+text, args, func(scan func(...any) error) error {
+		err := store.Each(t.Context(), db.Read(), "explain query plan "+text, args, func(scan func(...any) error) error {
 			var id, parent, unused int
 			var detail string
 			err := scan(&id, &parent, &unused, &detail)

@@ -18,7 +18,7 @@ func (s *eventStore) name(ctx context.Context, rows []eventRow) error {
 		ids = append(ids, id)
 	}
 	for chunk := range slices.Chunk(ids, 500) {
-		err := each(ctx, s.db.Read(), `select kind, category, name, app from collector_kind where kind in `+store.Values(1, len(chunk), 1), chunk, func(scan func(...any) error) error {
+		err := store.Each(ctx, s.db.Read(), `select kind, category, name, app from collector_kind where kind in `+store.Values(1, len(chunk), 1), chunk, func(scan func(...any) error) error {
 			var id int64
 			var k kind
 			err := scan(&id, &k.Category, &k.Name, &k.App)
@@ -42,7 +42,7 @@ func (s *eventStore) kinds(ctx context.Context, category, name, app string) ([]i
 	c.equal("name", name)
 	c.equal("app", app)
 	var out []int64
-	err := each(ctx, s.db.Read(), `select kind from collector_kind`+c.where()+` order by kind`, c.args, func(scan func(...any) error) error {
+	err := store.Each(ctx, s.db.Read(), `select kind from collector_kind`+c.where()+` order by kind`, c.args, func(scan func(...any) error) error {
 		var k int64
 		err := scan(&k)
 		out = append(out, k)

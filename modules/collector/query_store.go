@@ -2,28 +2,12 @@ package collector
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"strings"
 	"time"
 
 	"switchboard/platform/store"
 )
-
-// each runs a query and hands its rows to fn.
-func each(ctx context.Context, q store.Querier, query string, args []any, fn func(scan func(...any) error) error) error {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	for rows.Next() {
-		if err := fn(rows.Scan); err != nil {
-			_ = rows.Close()
-			return err
-		}
-	}
-	return errors.Join(rows.Err(), rows.Close())
-}
 
 // insertMany writes rows of n columns.
 func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {

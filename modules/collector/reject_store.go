@@ -66,7 +66,7 @@ func scanReject(scan func(...any) error) (rejectRow, error) {
 func (s *rejectStore) list(ctx context.Context, q rejectQuery) ([]rejectRow, error) {
 	text, args := q.sql()
 	var out []rejectRow
-	err := each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
+	err := store.Each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
 		r, err := scanReject(scan)
 		out = append(out, r)
 		return err

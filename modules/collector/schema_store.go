@@ -67,7 +67,7 @@ func (s *schemaStore) current(ctx context.Context, afterCategory, afterName stri
 
 func (s *schemaStore) list(ctx context.Context, query string, args ...any) ([]schemaRow, error) {
 	var out []schemaRow
-	err := each(ctx, s.db.Read(), query, args, func(scan func(...any) error) error {
+	err := store.Each(ctx, s.db.Read(), query, args, func(scan func(...any) error) error {
 		r, err := scanSchema(scan)
 		out = append(out, r)
 		return err

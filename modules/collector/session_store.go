@@ -67,7 +67,7 @@ type sessionPosition struct {
 func (s *eventStore) sessions(ctx context.Context, q sessionQuery) ([]sessionRow, error) {
 	text, args := q.sql()
 	var out []sessionRow
-	err := each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
+	err := store.Each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
 		r, err := scanSession(scan)
 		out = append(out, r)
 		return err
@@ -95,7 +95,7 @@ func (s *eventStore) sessionKinds(ctx context.Context, rows []sessionRow) (map[[
 		args[i] = rows[i].Session[:]
 	}
 	out := map[[16]byte][]kind{}
-	err := each(ctx, s.db.Read(), `select p.session, k.category, k.name, k.app from collector_session_kind p
+	err := store.Each(ctx, s.db.Read(), `select p.session, k.category, k.name, k.app from collector_session_kind p
 		join collector_kind k on k.kind = p.kind where p.session in `+store.Values(1, len(args), 1), args, func(scan func(...any) error) error {
 		var session []byte
 		var k kind
@@ -133,7 +133,7 @@ func (s *eventStore) expireSessions(ctx context.Context, before time.Time, limit
 	err := s.db.Tx(ctx, func(tx store.Querier) error {
 		subjects = nil
 		var keys []any
-		err := each(ctx, tx, `select session, subject from collector_session where last_received_at < $1 order by last_received_at limit $2`,
+		err := store.Each(ctx, tx, `select session, subject from collector_session where last_received_at < $1 order by last_received_at limit $2`,
 			[]any{store.MicrosOf(before), limit}, func(scan func(...any) error) error {
 				var session, subject []byte
 				if err := scan(&session, &subject); err != nil {

@@ -37,7 +37,7 @@ type statPosition struct {
 func (s *eventStore) stats(ctx context.Context, q statQuery) ([]statRow, error) {
 	text, args := q.sql()
 	var out []statRow
-	err := each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
+	err := store.Each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
 		var r statRow
 		err := scan(&r.Bucket, &r.Category, &r.Name, &r.App, &r.Events)
 		out = append(out, r)

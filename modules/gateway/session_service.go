@@ -425,15 +425,3 @@ func (s *sessionService) written(ctx context.Context, pid seal.Index) error {
 		return errs.Wrap(errs.Unavailable, ctx.Err(), "read a session")
 	}
 }
-
-// instances lists the instances that are alive, by name.
-func (s *sessionService) instances(ctx context.Context) ([]string, error) {
-	all, err := s.store.instances(ctx)
-	var names []string
-	for _, i := range all {
-		if i.Name == s.instance || recoverable(i.SeenAt, s.now(), 3*beatEvery) {
-			names = append(names, i.Name)
-		}
-	}
-	return names, err
-}

@@ -314,9 +314,9 @@ func TestSweepSparesTheLiving(t *testing.T) {
 		if lookup(t, two, "lives") == nil || countRows(t, h.db, "gateway_session") != 1 {
 			t.Errorf("%d sessions are left", countRows(t, h.db, "gateway_session"))
 		}
-		names, err := two.instances(t.Context())
-		if err != nil || strings.Join(names, " ") != "one two" {
-			t.Errorf("instances %v %v", names, err)
+		known, err := two.store.instances(t.Context())
+		if err != nil || len(known) != 2 || known[0].Name != "one" || known[1].Name != "two" {
+			t.Errorf("instances %v %v", known, err)
 		}
 	})
 }

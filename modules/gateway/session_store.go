@@ -116,7 +116,7 @@ func (s *sessionStore) find(ctx context.Context, pid seal.Index) (sessionRow, er
 // stale gives up to limit live sessions of an instance that were written before
 // the time, the oldest first.
 func (s *sessionStore) stale(ctx context.Context, instance string, before time.Time, limit int) (out []sessionRow, err error) {
-	err = eachRow(ctx, s.db.Read(), `select pid, life, sealed, since, updated_at from gateway_session
+	err = store.Each(ctx, s.db.Read(), `select pid, life, sealed, since, updated_at from gateway_session
 		where instance = $1 and updated_at < $2 and left_at is null order by updated_at limit $3`,
 		[]any{instance, store.MicrosOf(before), limit}, func(scan func(...any) error) error {
 			r := sessionRow{Instance: instance}
@@ -208,7 +208,7 @@ func (s *sessionStore) beat(ctx context.Context, name string, now time.Time) err
 
 // instances lists the instances that are remembered, dead ones for a while too.
 func (s *sessionStore) instances(ctx context.Context) (out []instance, err error) {
-	err = eachRow(ctx, s.db.Read(), `select instance, seen_at from gateway_instance order by instance`, nil, func(scan func(...any) error) error {
+	err = store.Each(ctx, s.db.Read(), `select instance, seen_at from gateway_instance order by instance`, nil, func(scan func(...any) error) error {
 		var i instance
 		var seen store.Micros
 		err := scan(&i.Name, &seen)

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"switchboard/platform/store"
@@ -38,7 +37,7 @@ func (s *tokenStore) revokedAmong(ctx context.Context, ids []tokenID) (out []tok
 		for i, id := range rest[:n] {
 			args[i] = id[:]
 		}
-		err := eachRow(ctx, s.db.Read(), `select token from gateway_token_revoked where token in `+store.Values(1, n, 1), args, func(scan func(...any) error) error {
+		err := store.Each(ctx, s.db.Read(), `select token from gateway_token_revoked where token in `+store.Values(1, n, 1), args, func(scan func(...any) error) error {
 			var raw []byte
 			if err := scan(&raw); err != nil {
 				return err
@@ -67,19 +66,4 @@ func (s *tokenStore) expire(ctx context.Context, by time.Time, limit int) (n int
 		return err
 	})
 	return n, err
-}
-
-// eachRow hands the rows of a query to fn.
-func eachRow(ctx context.Context, q store.Querier, query string, args []any, fn func(scan func(...any) error) error) error {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	for rows.Next() {
-		if err := fn(rows.Scan); err != nil {
-			_ = rows.Close()
-			return err
-		}
-	}
-	return errors.Join(rows.Err(), rows.Close())
 }
