@@ -66,6 +66,7 @@ func TestOneInTroubleCostsTheOthersNothing(t *testing.T) {
 		{eventlog.SQL, "dead", during - room},
 		{eventlog.SQL, "slow", during - room},
 		{eventlog.JetStream, "dead", during - room},
+		{eventlog.JetStream, "slow", during - room},
 		{eventlog.Slog, "dead", during}, // a line that failed is not tried again
 		{eventlog.Slog, "slow", during - room},
 		{eventlog.Console, "dead", during},
@@ -74,7 +75,8 @@ func TestOneInTroubleCostsTheOthersNothing(t *testing.T) {
 		t.Run(c.strategy+" "+c.how, func(t *testing.T) {
 			t.Parallel()
 			server := bustest.NewServer(t)
-			p := newPlace(t, store.Config{Dir: t.TempDir()}, bustest.Open(t, bus.Config{URL: server.URL, PublishTimeout: 300 * time.Millisecond}))
+			line := newValve(t, server.URL)
+			p := newPlace(t, store.Config{Dir: t.TempDir()}, bustest.Open(t, bus.Config{URL: line.url, PublishTimeout: 300 * time.Millisecond}))
 			console, records := &screen{}, &screen{}
 			l := p.open(eventlog.Config{Strategies: all, QueueEntries: room}, outputs{console: console, records: onlyShop{slog.NewTextHandler(records, nil)}})
 			n := 0
@@ -97,7 +99,7 @@ func TestOneInTroubleCostsTheOthersNothing(t *testing.T) {
 				}
 			}
 			flood(before, "")
-			recovered := breakIt(t, p, c.strategy, c.how, server, console, records)
+			recovered := breakIt(t, p, c.strategy, c.how, server, line, console, records)
 			flood(during, c.strategy)
 			eventually(t, "the missed are counted", func() bool { return l.figures(c.strategy).missed == c.missed })
 			recovered()
@@ -143,13 +145,16 @@ func (h onlyShop) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return onlyShop{h.Handler.WithAttrs(attrs)}
 }
 
-func breakIt(t *testing.T, p *place, strategy, how string, server *bustest.Server, console, records *screen) (recover func()) {
+func breakIt(t *testing.T, p *place, strategy, how string, server *bustest.Server, line *valve, console, records *screen) (recover func()) {
 	switch {
 	case strategy == eventlog.SQL && how == "slow":
 		return hold(t, p.db)
 	case strategy == eventlog.SQL:
 		rename(t, p.db, "eventlog_entry", "gone")
 		return func() { rename(t, p.db, "gone", "eventlog_entry") }
+	case strategy == eventlog.JetStream && how == "slow":
+		line.gate.Lock()
+		return line.gate.Unlock
 	case strategy == eventlog.JetStream:
 		server.Stop()
 		return server.Start
