@@ -50,6 +50,7 @@ type Session struct {
 	reason  string
 	poll    *polling    // nil once the session is on a WebSocket
 	timer   *time.Timer // heartbeat
+	due     time.Time   // when it is to fire: what it is late is not the client's to have
 	pinged  bool        // the answer to a ping is due
 	connect *time.Timer // until a namespace is joined
 	sockets []*Socket
@@ -102,6 +103,7 @@ func (s *Session) start(transport string, send func(*Message)) {
 	}
 	s.mu.Lock()
 	if !s.closed {
+		s.due = time.Now().Add(s.srv.c.PingInterval)
 		s.timer = time.AfterFunc(s.srv.c.PingInterval, s.beat)
 		if s.srv.message == nil {
 			s.connect = time.AfterFunc(s.srv.c.ConnectTimeout, func() { s.end(ReasonForcedClose) })
@@ -196,7 +198,8 @@ func (s *Session) beat() {
 		return
 	}
 	s.pinged = true
-	s.timer.Reset(s.srv.c.PingTimeout)
+	s.due = s.due.Add(s.srv.c.PingTimeout)
+	s.timer.Reset(time.Until(s.due))
 	s.mu.Unlock()
 	s.send(pingMessage)
 }
@@ -206,6 +209,7 @@ func (s *Session) pong() {
 	defer s.mu.Unlock()
 	if s.pinged && !s.closed {
 		s.pinged = false
+		s.due = time.Now().Add(s.srv.c.PingInterval)
 		s.timer.Reset(s.srv.c.PingInterval)
 	}
 }
