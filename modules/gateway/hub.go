@@ -173,8 +173,9 @@ type comeback struct {
 	whole func(*history) bool
 }
 
-// resume is enter for a socket that comes back: open gives it what it missed. If it is false the socket stays outside: the history does not reach
-// back far enough any more.
+// resume is enter for a socket that comes back: open gives it what it missed. If
+// it is false the socket stays outside: the history does not reach back far
+// enough any more.
 func (h *hub) resume(s *socket, c *comeback) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -75,8 +75,7 @@ type socketService struct {
 }
 
 // admit checks who comes and whether the lost connection can be taken up again.
-// Errors are of the kinds Denied and Invalid, with short texts for the client, or
-// Unavailable.
+// Errors are of the kind Denied, with a short text for the client, or Unavailable.
 func (s *socketService) admit(ctx context.Context, a arrival) (*admission, error) {
 	grant, err := s.authenticate(ctx, a)
 	if err != nil {
@@ -111,6 +110,7 @@ func (s *socketService) admit(ctx context.Context, a arrival) (*admission, error
 		}
 		sock.session = &session{PID: randomID(24), SID: sock.id, Rooms: places, Grant: *grant, Since: head, Instance: s.cluster.self}
 		if err := s.sessions.put(ctx, sock.session); err != nil {
+			s.sessions.leaveLater(sock.session)
 			s.metrics.connects.WithLabelValues("unavailable").Inc()
 			return nil, err
 		}
@@ -161,7 +161,8 @@ func (s *socketService) back(ctx context.Context, a arrival, sock *socket) (*adm
 	}
 	// What was on its way when the connection broke may be lost as well, and a
 	// break is noticed by a ping that is not answered.
-	left := sock.since
+	// Who was killed did not say when: it may be as long ago as it is allowed to be.
+	left := sock.since.Add(-s.cfg.Recovery)
 	if old.LeftAt != nil {
 		left = *old.LeftAt
 	}
@@ -175,6 +176,7 @@ func (s *socketService) back(ctx context.Context, a arrival, sock *socket) (*adm
 	sock.session = old.resumed(s.cluster.self)
 	sock.session.Grant = sock.grant
 	if err := s.sessions.put(ctx, sock.session); err != nil {
+		s.sessions.leaveLater(sock.session)
 		return nil, err
 	}
 	if old.Instance != s.cluster.self {
@@ -192,6 +194,9 @@ func (s *socketService) enter(a *admission, out receiver) bool {
 		s.hub.enter(a.socket, a.rooms)
 	} else if !s.hub.resume(a.socket, a.back) {
 		s.metrics.recoveries.WithLabelValues("gap").Inc()
+		if a.socket.session != nil {
+			s.sessions.leaveLater(a.socket.session)
+		}
 		return false
 	}
 	return true
