@@ -104,7 +104,8 @@ func scan16(dst []byte, src any) error {
 }
 
 // Alias is one of the names by which the outside knows a person. Value is
-// taken as it is: whoever makes an alias brings phones and e-mails to one form.
+// taken as it is: whoever makes an alias brings phones (by Phone) and e-mails to
+// one form.
 type Alias struct {
 	// Kind says what Value is: session_id, user_id, phone, email, actor, …
 	// Kinds are constants of the program, never input.

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -12,18 +13,28 @@ import (
 	"switchboard/platform/errs"
 )
 
-const challenge = `Bearer realm="switchboard"`
+const (
+	challenge      = `Bearer realm="switchboard"`
+	challengeBasic = `Basic realm="switchboard"`
+)
 
 // authenticate finds out who calls and whether the key has the scope of op.
 // Its errors are problems: 401, 403, 429, 503.
 func (s *Server) authenticate(r *http.Request, op *Op) (*auth.Principal, error) {
-	credential, scheme := credentialOf(r, op.KeyInQuery)
+	credential, scheme := credentialOf(r, op.KeyInQuery, op.KeyInBasic)
 	if credential == "" {
 		detail := "a key is required: Authorization: Bearer <key>, or X-API-Key"
-		if scheme != "" {
+		switch {
+		case op.KeyInBasic && strings.EqualFold(scheme, "Basic"):
+			detail = "the Basic credential has no password; the key goes there"
+		case op.KeyInBasic && scheme != "":
+			detail = "this Authorization scheme is not known; use Bearer or Basic"
+		case op.KeyInBasic:
+			detail = "a key is required: Authorization: Bearer <key>, X-API-Key, or as the password of Basic"
+		case scheme != "":
 			detail = "this Authorization scheme is not known; use Bearer"
 		}
-		return nil, newProblem(http.StatusUnauthorized, detail).with("WWW-Authenticate", challenge)
+		return nil, op.unauthorized(detail, challenge)
 	}
 	if s.guard == nil {
 		return nil, errs.New(errs.Unavailable, "keys cannot be checked here")
@@ -31,8 +42,7 @@ func (s *Server) authenticate(r *http.Request, op *Op) (*auth.Principal, error) 
 	p, err := s.guard.Authenticate(r.Context(), credential, s.clientIP(r))
 	if err != nil {
 		if limit := (*auth.LimitError)(nil); !errors.As(err, &limit) && errs.KindOf(err) == errs.Denied {
-			return nil, newProblem(http.StatusUnauthorized, publicText(err)).
-				with("WWW-Authenticate", challenge+`, error="invalid_token"`)
+			return nil, op.unauthorized(publicText(err), challenge+`, error="invalid_token"`)
 		}
 		return nil, err
 	}
@@ -43,25 +53,52 @@ func (s *Server) authenticate(r *http.Request, op *Op) (*auth.Principal, error) 
 	return p, nil
 }
 
+// unauthorized is the 401 of op: the challenge for Bearer, and one more where
+// Basic is taken too, each in a header field of its own.
+func (op *Op) unauthorized(detail, bearer string) *ProblemDocument {
+	p := newProblem(http.StatusUnauthorized, detail).with("WWW-Authenticate", bearer)
+	if op.KeyInBasic {
+		p.header.Add("WWW-Authenticate", challengeBasic)
+	}
+	return p
+}
+
 // credentialOf takes the key from the request, and the scheme of an
-// Authorization header that is not Bearer.
-func credentialOf(r *http.Request, inQuery bool) (credential, scheme string) {
+// Authorization header that is not Bearer. Basic comes last: a proxy in front
+// may have a use of its own for it, while the other places are ours by name.
+func credentialOf(r *http.Request, inQuery, inBasic bool) (credential, scheme string) {
+	var basic string
 	if h := r.Header.Get("Authorization"); h != "" {
 		name, value, _ := strings.Cut(h, " ")
 		if strings.EqualFold(name, "Bearer") {
 			return strings.TrimSpace(value), ""
 		}
 		scheme = name
+		if inBasic && strings.EqualFold(name, "Basic") {
+			basic = passwordOf(strings.TrimSpace(value))
+		}
 	}
 	if key := r.Header.Get("X-Api-Key"); key != "" {
 		return key, ""
 	}
 	if inQuery && strings.Contains(r.URL.RawQuery, "key=") {
 		if q, err := url.ParseQuery(r.URL.RawQuery); err == nil {
-			return q.Get("key"), scheme
+			if key := q.Get("key"); key != "" {
+				return key, scheme
+			}
 		}
 	}
-	return "", scheme
+	return basic, scheme
+}
+
+// passwordOf reads the password of a Basic credential, "" if there is none.
+func passwordOf(encoded string) string {
+	pair, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return ""
+	}
+	_, password, _ := strings.Cut(string(pair), ":")
+	return password
 }
 
 // clientIP gives the address of the client without its port. The
@@ -100,7 +137,7 @@ func (s *Server) trusted(ip string) bool {
 // X-API-Key, or key or token in the query. It is for a route with
 // Op.OwnAuth.
 func Credential(r *http.Request) string {
-	if credential, _ := credentialOf(r, true); credential != "" {
+	if credential, _ := credentialOf(r, true, false); credential != "" {
 		return credential
 	}
 	return r.URL.Query().Get("token")

@@ -1,7 +1,12 @@
 package web_test
 
 import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,6 +56,142 @@ func TestCredentialsAreTakenFromEachPlace(t *testing.T) {
 		if strings.Contains(a.body+p.log.String(), writer) {
 			t.Errorf("%s: the key shows", c.name)
 		}
+	}
+}
+
+// hooks mounts a route for clients that can send a Basic credential and no
+// other, and one for which ?key= is another way.
+func hooks(r *web.Router) {
+	things(r)
+	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	r.Handle(web.Op{ID: "collector-hook", Method: "POST", Path: "/collector/hook", Summary: "Hook", Scope: "collector:write", Status: 204, KeyInBasic: true}, ok)
+	r.Handle(web.Op{ID: "collector-hook-any", Method: "POST", Path: "/collector/hook/any", Summary: "Hook", Scope: "collector:write", Status: 204, KeyInBasic: true, KeyInQuery: true}, ok)
+}
+
+func basic(user, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+func TestAKeyMayComeAsThePasswordOfBasicWhereAllowed(t *testing.T) {
+	t.Parallel()
+	p := start(t, setup{}, hooks)
+	writer := p.key(auth.NewKey{Name: "platform", Scopes: []string{"collector:write"}})
+	reader := p.key(auth.NewKey{Name: "dashboard", Scopes: []string{"collector:read"}})
+	const hook, either, elsewhere = "/collector/hook", "/collector/hook/any", "/collector/plain"
+	both := []string{`Bearer realm="switchboard"`, `Basic realm="switchboard"`}
+	invalid := []string{both[0] + `, error="invalid_token"`, both[1]}
+	lacks := []string{both[0] + `, error="insufficient_scope", scope="collector:write"`}
+	for _, c := range []struct {
+		name, path string
+		headers    []string
+		status     int
+		challenges []string
+		detail     string
+	}{
+		{"password", hook, []string{"Authorization", basic("vendor", writer)}, 204, nil, ""},
+		{"no user", hook, []string{"Authorization", basic("", writer)}, 204, nil, ""},
+		{"lower case scheme", hook, []string{"Authorization", strings.Replace(basic("x", writer), "Basic", "basic", 1)}, 204, nil, ""},
+		{"two spaces", hook, []string{"Authorization", strings.Replace(basic("x", writer), " ", "  ", 1)}, 204, nil, ""},
+		{"bearer still", hook, []string{"Authorization", "Bearer " + writer}, 204, nil, ""},
+		{"header still", hook, []string{"Authorization", "", "X-API-Key", writer}, 204, nil, ""},
+		{"header before a proxy's Basic", hook, []string{"Authorization", basic("proxy", "x"), "X-API-Key", writer}, 204, nil, ""},
+		{"query before a proxy's Basic", either + "?key=" + writer, []string{"Authorization", basic("proxy", "x")}, 204, nil, ""},
+		{"password beside an empty query", either + "?key=", []string{"Authorization", basic("vendor", writer)}, 204, nil, ""},
+		{"password where the query is another way", either, []string{"Authorization", basic("vendor", writer)}, 204, nil, ""},
+		{"query where Basic is another way", either + "?key=" + writer, []string{"Authorization", ""}, 204, nil, ""},
+		{"query where only Basic is", hook + "?key=" + writer, []string{"Authorization", ""}, 401, both, "password"},
+		{"none", hook, []string{"Authorization", ""}, 401, both, "password of Basic"},
+		{"key as the user", hook, []string{"Authorization", basic(writer, "")}, 401, both, "no password"},
+		{"no colon", hook, []string{"Authorization", "Basic eA=="}, 401, both, "no password"},
+		{"not base64", hook, []string{"Authorization", "Basic !!"}, 401, both, "no password"},
+		{"nothing after the scheme", hook, []string{"Authorization", "Basic"}, 401, both, "no password"},
+		{"another scheme", hook, []string{"Authorization", "Digest x"}, 401, both, "Bearer or Basic"},
+		{"wrong", hook, []string{"Authorization", basic("vendor", "sb_aaaaaaaaaaaa_bbbb")}, 401, invalid, ""},
+		{"colons in the password", hook, []string{"Authorization", basic("vendor", "a:"+writer)}, 401, invalid, ""},
+		{"lacks scope", hook, []string{"Authorization", basic("vendor", reader)}, 403, lacks, "collector:write"},
+		{"elsewhere", elsewhere, []string{"Authorization", basic("vendor", writer)}, 401, both[:1], "use Bearer"},
+	} {
+		a := p.do("POST", c.path, "{}", c.headers...)
+		if a.status != c.status {
+			t.Errorf("%s: %d, want %d: %s", c.name, a.status, c.status, a.body)
+			continue
+		}
+		if got := a.header.Values("WWW-Authenticate"); !slices.Equal(got, c.challenges) {
+			t.Errorf("%s: challenges %q, want %q", c.name, got, c.challenges)
+		}
+		if a.status >= 400 && !strings.Contains(a.problem(t).Detail, c.detail) {
+			t.Errorf("%s: %s", c.name, a.body)
+		}
+		if strings.Contains(a.body+p.log.String(), writer) {
+			t.Errorf("%s: the key shows", c.name)
+		}
+	}
+}
+
+func TestGuessingByBasicIsSlowedDown(t *testing.T) {
+	t.Parallel()
+	p := start(t, setup{}, hooks)
+	writer := p.key(auth.NewKey{Name: "platform", Scopes: []string{"collector:write"}})
+	post := func(password string) answer {
+		return p.do("POST", "/collector/hook", "{}", "Authorization", basic("vendor", password))
+	}
+	if a := post(writer); a.status != 204 { // from now on the key is known
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	var last answer
+	for range 200 {
+		if last = post("sb_aaaaaaaaaaaa_wrong"); last.status == 429 {
+			break
+		}
+	}
+	if last.status != 429 || last.header.Get("Retry-After") == "" {
+		t.Errorf("%d %v", last.status, last.header)
+	}
+	if a := post(writer); a.status != 204 {
+		t.Errorf("a good key from the same address: %d", a.status)
+	}
+}
+
+func TestBasicIsDescribedWhereItIsTaken(t *testing.T) {
+	t.Parallel()
+	describe := func(mount func(*web.Router)) document {
+		r := must[*web.Server](t)(web.New(web.Config{}, web.Deps{})).Router()
+		mount(r)
+		data, _, err := r.OpenAPI()
+		if err = errors.Join(err, r.Validate()); err != nil {
+			t.Fatal(err)
+		}
+		var doc document
+		if err := json.Unmarshal(data, &doc); err != nil {
+			t.Fatal(err)
+		}
+		return doc
+	}
+	scope := []string{"collector:write"}
+	doc := describe(hooks)
+	for path, schemes := range map[string][]string{
+		"/collector/hook":     {"bearer", "apiKey", "basic"},
+		"/collector/hook/any": {"bearer", "apiKey", "apiKeyQuery", "basic"},
+		"/collector/plain":    {"bearer", "apiKey", "apiKeyQuery"},
+	} {
+		var want []map[string][]string
+		for _, scheme := range schemes {
+			want = append(want, map[string][]string{scheme: scope})
+		}
+		if got := doc.Paths[path]["post"].Security; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+	if doc.Components.SecuritySchemes["basic"] == nil {
+		t.Error("no security scheme basic")
+	}
+	if without := describe(things); without.Components.SecuritySchemes["basic"] != nil {
+		t.Error("a scheme that no operation takes is described")
+	}
+	r := must[*web.Server](t)(web.New(web.Config{}, web.Deps{})).Router()
+	r.Handle(web.Op{ID: "x-y", Method: "POST", Path: "/x", Summary: "X", Scope: scope[0], KeyInBasic: true, CORS: true}, http.NotFoundHandler())
+	if err := r.Validate(); err == nil || !strings.Contains(err.Error(), "KeyInBasic") {
+		t.Errorf("Basic for browsers of other origins: %v", err)
 	}
 }
 

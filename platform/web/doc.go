@@ -17,6 +17,10 @@
 // deadline and its context ends when the server stops; every other handler
 // can watch Stopping(ctx).
 //
+// Two things stand apart from the one listener: a Beside, for a protocol whose
+// clients can show no credential, and NewOutbound, the client for calls to
+// other systems that keeps away from addresses of the inside.
+//
 // # Tables
 //
 // Database "web": idempotency (the claims and first answers of requests that

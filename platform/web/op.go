@@ -27,6 +27,7 @@ type Op struct {
 	Public     bool   // no credential is asked for
 	OwnAuth    bool   // the handler authenticates on its own: it takes more than keys
 	KeyInQuery bool   // the key may come as ?key=, for clients that can send no header
+	KeyInBasic bool   // the key may come as the password of HTTP Basic (RFC 7617), for clients that can send nothing else
 	CORS       bool   // browsers of other origins may call it, if the key lists the origin
 
 	Status  int   // of success; 0 = 200, or 204 without a body
@@ -64,6 +65,8 @@ func (op *Op) check() error {
 		return fail("an Idempotency-Key belongs to a key, so the route cannot be Public")
 	case op.Stream && op.Creates:
 		return fail("a stream cannot be repeated for an Idempotency-Key")
+	case op.KeyInBasic && op.CORS:
+		return fail("a browser sends a Basic credential by itself, so that KeyInBasic does not go with CORS")
 	case op.Method == "" && (op.Creates || op.CORS):
 		return fail("needs a Method")
 	case op.Hidden || op.Method == "":
@@ -115,6 +118,10 @@ func (op Op) Operation(r *Router) huma.Operation {
 		o.Security = []map[string][]string{{schemeBearer: {op.Scope}}, {schemeHeader: {op.Scope}}}
 		if op.KeyInQuery {
 			o.Security = append(o.Security, map[string][]string{schemeQuery: {op.Scope}})
+		}
+		if op.KeyInBasic {
+			r.API.OpenAPI().Components.SecuritySchemes[schemeBasic] = basicScheme
+			o.Security = append(o.Security, map[string][]string{schemeBasic: {op.Scope}})
 		}
 	}
 	return o

@@ -18,7 +18,13 @@ const (
 	schemeBearer = "bearer"
 	schemeHeader = "apiKey"
 	schemeQuery  = "apiKeyQuery"
+	schemeBasic  = "basic" // described once an operation takes it
 )
+
+var basicScheme = &huma.SecurityScheme{
+	Type: "http", Scheme: "basic",
+	Description: "The same key as the password, with any user name, for clients that can send nothing else, where an operation allows it.",
+}
 
 // describe is huma's configuration: none of its own pages, no $schema links.
 func (r *Router) describe(title, version string) huma.Config {

@@ -262,8 +262,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, timeout time.Duratio
 }
 
 // drained waits for hijacked connections, which http.Server does not know.
-func (s *Server) drained(ctx context.Context) error {
-	for wait := time.Millisecond; s.active.Load() > 0; wait = min(2*wait, 50*time.Millisecond) {
+func (s *Server) drained(ctx context.Context) error { return idle(ctx, &s.active) }
+
+// idle waits until nothing is active.
+func idle(ctx context.Context, active *atomic.Int64) error {
+	for wait := time.Millisecond; active.Load() > 0; wait = min(2*wait, 50*time.Millisecond) {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
