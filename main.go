@@ -8,11 +8,12 @@ import (
 
 	"switchboard/modules/collector"
 	"switchboard/modules/gateway"
+	"switchboard/modules/telephony"
 	"switchboard/platform/app"
 )
 
 // modules are all parts of the product, in the order of help and of a start.
-var modules = []app.Module{collector.Module, gateway.Module}
+var modules = []app.Module{collector.Module, gateway.Module, telephony.Module}
 
 func main() {
 	os.Exit(app.Main(context.Background(), os.Args[1:], os.Stdout, os.Stderr, modules))
