@@ -8,7 +8,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
+	mathrand "math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -99,9 +103,12 @@ func (c *canaries) search(t *testing.T, dir, log string) (found []string) {
 func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
 	t.Parallel()
 	c := &canaries{map[string]string{}}
-	p := apptest.Start(t, modules, apptest.Env("APP_LOG_LEVEL=debug", "APP_WEB_ACCESS_LOG=all"))
+	provider := phoneProvider(t, c)
+	p := apptest.Start(t, modules, apptest.Env("APP_LOG_LEVEL=debug", "APP_WEB_ACCESS_LOG=all", "APP_TELEPHONY_PROVIDER_URL="+provider,
+		"APP_TELEPHONY_PROVIDER_USER="+c.at("user at the phone platform"), "APP_TELEPHONY_PROVIDER_PASSWORD="+c.at("password at the phone platform"), "APP_TELEPHONY_RECORDINGS=fetch"))
 	feedCollector(t, p, c)
 	feedGateway(t, p, c)
+	feedTelephony(t, p, c, provider)
 
 	if found := c.search(t, p.Dir, p.Log.String()); len(found) > 0 {
 		t.Errorf("while it runs:\n%s", strings.Join(found, "\n"))
@@ -114,6 +121,11 @@ func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
 	p.Restart()
 	for _, place := range []string{"session id", "user id", "event id", "data key", "data value"} {
 		if !answers(t, p, "/collector/events?limit=1000", c.at(place)) {
+			t.Errorf("the %s cannot be read any more", place)
+		}
+	}
+	for _, place := range []string{"call id", "their number", "our number", "code", "actor", "extension", "number of a dialling", "field nobody knows", "data of a call", "type nobody knows"} {
+		if !answers(t, p, "/telephony/events?limit=1000", c.at(place)) {
 			t.Errorf("the %s cannot be read any more", place)
 		}
 	}
@@ -173,6 +185,107 @@ func feedGateway(t *testing.T, p *apptest.Product, c *canaries) {
 		}
 		return ""
 	})
+}
+
+// phoneProvider plays the phone platform: it takes actions, refuses those for
+// one call with a reason of its own, and has recordings.
+func phoneProvider(t *testing.T, c *canaries) string {
+	t.Helper()
+	refused, reason, sound := c.at("call that is refused"), c.at("reason of a refusal"), c.at("sound of a recording")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case r.Method == http.MethodGet:
+			w.Header().Set("Content-Type", "audio/wav")
+			_, _ = io.WriteString(w, strings.Repeat(sound, 1000))
+		case bytes.Contains(body, []byte(refused)):
+			http.Error(w, `{"error":"`+reason+`"}`, http.StatusBadRequest)
+		default:
+			_, _ = io.WriteString(w, `{"status":"ok"}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// feedTelephony sends canaries through every input of telephony, and waits
+// until calls are delegated and a recording is kept. Names of queues are not
+// personal.
+func feedTelephony(t *testing.T, p *apptest.Product, c *canaries, provider string) {
+	t.Helper()
+	call := c.at("call id")
+	event := func(kind string, fields map[string]any) string {
+		all := map[string]any{"type": kind, "timestamp": "2019-10-15T00:30:00Z"}
+		maps.Copy(all, fields)
+		text, err := json.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	of := map[string]any{"call_id": call, "code": c.at("code"), "direction": "inbound", "our_number": c.at("our number"), "their_number": c.at("their number"), c.at("field nobody knows"): 1}
+	actor := map[string]any{"call_id": call, "actor": c.at("actor") + "@example.com", "number": c.at("extension"), "queue": "900"}
+	for _, body := range []string{
+		event("call.new", of), event("call.new", of), event("call.standby", of),
+		event("call.standby", map[string]any{"call_id": c.at("call that is refused"), "their_number": "+" + c.digits("phone number")}),
+		event("call.data-provided", map[string]any{"call_id": call, "tag": c.at("tag of data"), "data": c.at("data of a call")}),
+		event("call.cpf-provided", map[string]any{"call_id": call, "data": c.digits("document")}),
+		event("actor.entered", actor), event("actor.left", actor),
+		event("actor.logged-in", map[string]any{"actor": c.at("actor alone"), "number": c.at("extension alone"), "queue": "900"}),
+		event("dialer.attempt", map[string]any{"number": c.at("number of a dialling"), "code": c.at("code of a dialling")}),
+		event("dialer.failure", map[string]any{"call_id": c.at("dialled call"), "number": c.digits("dialled number"), "code": "x", "reason": c.at("reason of a failure")}),
+		event("call.recording-available", map[string]any{"call_id": call, "url": provider + "/" + c.at("recording") + ".wav"}),
+		event("call."+c.at("type nobody knows"), map[string]any{"call_id": call, "x": map[string]any{c.at("inner field"): []any{c.at("inner value")}}}),
+		event(c.at("type of nothing"), map[string]any{"direction": c.at("direction")}),
+		event("call.new", map[string]any{"their_number": c.at("number without a call")}), `{"type":"` + c.at("broken event"), `{"type":["` + c.at("type that is a list") + `"]}`,
+		event("call.new", map[string]any{"call_id": strings.Repeat(c.at("long call id"), 20)}), event("call.new", map[string]any{"call_id": "x", "timestamp": c.at("time of a call")}),
+	} {
+		p.Exchange(p.Request(p.Key, http.MethodPost, "/webhook", body))
+		p.Exchange(p.Request("", http.MethodPost, "/telephony/webhook?key="+c.at("key of a webhook"), body))
+	}
+	basic := p.Request("", http.MethodPost, "/webhook", "{}")
+	basic.SetBasicAuth(c.at("user of a webhook"), c.at("password of a webhook"))
+	p.Exchange(basic)
+
+	listen, err := http.DefaultClient.Do(p.Request("", http.MethodGet, "/telephony/ws?key="+c.at("key of a board"), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen.Body.Close()
+	for _, path := range []string{
+		"/telephony/calls/" + call, "/telephony/calls/" + call + "/events", "/telephony/calls/" + call + "/recordings", "/telephony/calls/" + c.at("unknown call"),
+		"/telephony/calls?their_number=" + c.at("number asked for") + "&our_number=" + c.at("our number asked for") + "&cursor=" + c.at("cursor of calls"),
+		"/telephony/calls?their_number=" + c.at("their number"), "/telephony/events?code=" + c.at("code asked for"), "/telephony/actors", "/telephony/queues",
+		"/telephony/stats?by=actor&actor=" + c.at("actor asked for"), "/telephony/stats?from=" + c.at("beginning of statistics"),
+	} {
+		p.Exchange(p.Request(p.Key, http.MethodGet, path, nil))
+	}
+	p.Call(http.MethodPost, "/telephony/calls/"+call+"/delegate", `{"destination":"901"}`, nil)
+	p.Call(http.MethodPost, "/telephony/calls/"+c.at("unknown call delegated")+"/delegate", `{"destination":"901"}`, nil)
+	p.Call(http.MethodPost, "/telephony/dial", map[string]any{"numbers": []string{c.digits("number to dial")}, "destination": "100", "code": c.at("code to dial")}, nil)
+	p.Call(http.MethodPost, "/telephony/dial", `{"numbers":"`+c.at("bad number to dial")+`"}`, nil)
+	p.Call(http.MethodPost, "/telephony/calls/rebuild", nil, nil)
+	apptest.Eventually(t, func() string {
+		if !answers(t, p, "/telephony/calls/"+c.at("call that is refused"), `"refused"`) {
+			return "no delegation is refused"
+		}
+		if !answers(t, p, "/telephony/calls/"+call+"/recordings", `"kept"`) {
+			return "no recording is kept"
+		}
+		return ""
+	})
+}
+
+// digits gives a canary for a place that takes digits alone.
+func (c *canaries) digits(place string) string {
+	if c.all[place] == "" {
+		digits := []byte("55")
+		for range 13 {
+			digits = append(digits, '0'+byte(mathrand.IntN(10)))
+		}
+		c.all[place] = string(digits)
+	}
+	return c.all[place]
 }
 
 // pollSocketIO connects a Socket.IO client by polling, joins rooms and leaves

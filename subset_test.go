@@ -63,6 +63,7 @@ func TestModuleThatIsOffIsNotThere(t *testing.T) {
 			}
 			checkOff(t, p, "collector")
 			checkOff(t, p, "gateway", "/events", "/socket.io/?EIO=4&transport=polling")
+			checkOff(t, p, "telephony", "/webhook")
 			checkOff(t, p, "eventlog")
 			checkOn(t, p, "bell")
 		})
@@ -75,6 +76,7 @@ func TestModuleThatIsChosenIsThere(t *testing.T) {
 	p := apptest.Start(t, append(modules[:len(modules):len(modules)], bell), apptest.Args("--modules=collector"))
 	checkOff(t, p, "bell")
 	checkOff(t, p, "gateway", "/events")
+	checkOff(t, p, "telephony", "/webhook")
 	checkOff(t, p, "eventlog")
 	checkOn(t, p, "collector")
 	var ready web.Readiness
@@ -87,7 +89,16 @@ func TestTheGatewayRunsAlone(t *testing.T) {
 	t.Parallel()
 	p := apptest.Start(t, modules, apptest.Args("--modules=gateway"))
 	checkOff(t, p, "collector")
+	checkOff(t, p, "telephony")
 	checkOn(t, p, "gateway")
+}
+
+func TestTelephonyRunsAlone(t *testing.T) {
+	t.Parallel()
+	p := apptest.Start(t, modules, apptest.Args("--modules=telephony"))
+	checkOff(t, p, "collector")
+	checkOff(t, p, "gateway")
+	checkOn(t, p, "telephony")
 }
 
 func goroutinesOf(text string) string {
@@ -104,6 +115,7 @@ func goroutinesOf(text string) string {
 var probes = map[string]struct{ path, streams string }{
 	"collector": {"/collector/events", "COLLECTOR"},
 	"gateway":   {"/gateway/rooms", "GATEWAY"},
+	"telephony": {"/telephony/calls", "TELEPHONY"},
 	"eventlog":  {"/eventlog", "EVENTLOG"}, // of the platform: there when a module logs
 	"bell":      {"/bell/ring", "BELL"},
 }

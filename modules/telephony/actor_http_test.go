@@ -207,7 +207,7 @@ func TestQueuesTellWhoWaitsAndWhoCouldAnswer(t *testing.T) {
 		happens(t, p, "2026-03-08T00:00:00Z", "actor.logged-in", "", "actor", "dan@example.com", "number", "203", "queue", "990")
 
 		const (
-			q900 = "900: wait 3/209.5 ongoing 0 agents {3 1 1 1} since 10T00:00 calls 6 offered 6 answered 1/1 abandoned 1/0.1667 level 0.1667 waits 50/25 talks 30/30"
+			q900 = "900: wait 3/209.5 ongoing 0 agents {3 1 1 1} since 10T00:00 calls 6 offered 6 answered 1/1 abandoned 1/0.1667 level 0.1667 waits 51/17 talks 30/30"
 			q901 = "901: wait 0/0 ongoing 1 agents {0 0 1 0} since 10T00:00 calls 2 offered 2 answered 2/1 abandoned 0/0 level 0.5 waits 60/30 talks 20/20"
 			q910 = "910: wait 1/1800 ongoing 0 agents {0 0 0 0} since 10T00:00 calls 1 offered 1 answered 0/0 abandoned 0/0 level 0 waits 0/null talks 0/null"
 			q920 = "920: wait 1/86400 ongoing 0 agents {0 0 0 0} since 10T00:00 calls 0 offered 0 answered 0/0 abandoned 0/null level null waits 0/null talks 0/null"

@@ -160,7 +160,7 @@ type seenQueue struct {
 }
 
 const queueNamesSQL = `select n.queue from (
-	select s.queue from telephony_stat s where s.generation = $1 and s.actor = $2 and s.hour >= $3 and s.calls <> 0
+	select s.queue from telephony_stat s where s.generation = $1 and s.actor = $2 and s.hour >= $3 and s.calls + s.overflowed <> 0
 	union select q.queue from telephony_actor_queue q where q.generation = $1
 	union select c.queue from telephony_call c where c.generation = $1 and c.state in ($4, $5) and c.created_at >= $6) n
 	where n.queue > $7 order by n.queue limit $8`

@@ -124,7 +124,7 @@ func (b *board) draw(now time.Time, width, height int, p paint) []string {
 	for _, state := range []string{"NEW", "STANDBY", "WAITING", "ONGOING"} {
 		head = append(head, p.text(stateColours[state], fmt.Sprintf("%s %d", state, counts[state])))
 	}
-	head = append(head, p.text(colourGrey, fmt.Sprintf("finished since %d", b.finished)), fmt.Sprintf("events %d", b.events))
+	head = append(head, p.text(colourGrey, fmt.Sprintf("finished %d meanwhile", b.finished)), fmt.Sprintf("events %d", b.events))
 	lines := []string{strings.Join(head, "   ")}
 	switch {
 	case b.link != "":

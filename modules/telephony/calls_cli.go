@@ -219,6 +219,10 @@ func callsShow(connect func() (*app.Client, error)) *cobra.Command {
 			}
 		} else {
 			printCall(cmd.OutOrStdout(), &call)
+			if err := app.EachPage(cmd, c, path+"/recordings", nil, 0, recordingLines(c.URL+path)); err != nil {
+				return err
+			}
+			_, _ = fmt.Fprintln(cmd.OutOrStdout())
 		}
 		return app.EachPage(cmd, c, path+"/events", nil, 0, func(w io.Writer) (func(json.RawMessage) error, func() error) {
 			return timeline(w, call.CreatedAt)
@@ -272,7 +276,33 @@ func printCall(w io.Writer, c *callAnswer) {
 		}
 		line("actor", text)
 	}
-	_, _ = fmt.Fprintln(w)
+}
+
+// recordingLines prints where recordings are: here, or at the platform.
+func recordingLines(call string) func(w io.Writer) (func(json.RawMessage) error, func() error) {
+	return func(w io.Writer) (func(json.RawMessage) error, func() error) {
+		return func(raw json.RawMessage) error {
+			var r struct {
+				ID     int64  `json:"id"`
+				URL    string `json:"url"`
+				State  string `json:"state"`
+				Size   int64  `json:"size"`
+				Detail string `json:"detail"`
+			}
+			if err := json.Unmarshal(raw, &r); err != nil {
+				return err
+			}
+			text := harmless(r.URL)
+			switch {
+			case r.State == "kept":
+				text = fmt.Sprintf("kept, %d bytes: %s/recordings/%d", r.Size, call, r.ID)
+			case r.State != "link":
+				text = strings.TrimSpace(fmt.Sprintf("%s %s %s", r.State, harmless(r.Detail), text))
+			}
+			_, err := fmt.Fprintf(w, "%-12s %s\n", "recording", text)
+			return err
+		}, func() error { return nil }
+	}
 }
 
 // loggedAnswer is an event as the API gives it.

@@ -185,6 +185,9 @@ func TestCallsCommandsOnARunningServer(t *testing.T) {
 			t.Errorf("show lacks %s:\n%s", want, out)
 		}
 	}
+	if !regexp.MustCompile(`(?m)^recording +https://\S+\.wav$`).MatchString(out) {
+		t.Errorf("show has no recording:\n%s", out)
+	}
 	if out := run("show", callID, "--json"); strings.Count(out, "\n") != 1+len(lines) || !strings.HasPrefix(out, `{"id":1,"call_id":`) {
 		t.Errorf("show --json:\n%s", out)
 	}
@@ -197,6 +200,49 @@ func TestCallsCommandsOnARunningServer(t *testing.T) {
 	if out := run("rebuild"); !regexp.MustCompile(fmt.Sprintf(`^rebuilt from %d events in \S+, \d+ events/s\n$`, len(lines))).MatchString(out) {
 		t.Errorf("rebuild: %s", out)
 	}
+}
+
+func TestShowTellsWhereRecordingsAre(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	entry, end := recordingLines("http://host/telephony/calls/1.2")(&out)
+	for _, raw := range []string{`{"id":7,"url":"https://vendor/7.wav","state":"link"}`, `{"id":8,"url":"https://vendor/8.wav","state":"kept","size":1234}`,
+		`{"id":9,"url":"https://vendor/9.wav","state":"failed","detail":"it is too\u001b large"}`} {
+		if err := entry([]byte(raw)); err != nil {
+			t.Error(err)
+		}
+	}
+	want := "recording    https://vendor/7.wav\nrecording    kept, 1234 bytes: http://host/telephony/calls/1.2/recordings/8\nrecording    failed it is too· large https://vendor/9.wav\n"
+	if err := end(); err != nil || out.String() != want {
+		t.Errorf("%v %s", err, out.String())
+	}
+}
+
+func TestTailOfARunningServer(t *testing.T) {
+	t.Parallel()
+	p := apptest.Start(t, []app.Module{Module})
+	type result struct {
+		out string
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		out, _, err := callsLine(t, p.URL, "tail", "--key", p.Key, "--limit", "1")
+		done <- result{out, err}
+	}()
+	// It may not listen yet when the first events come.
+	apptest.Eventually(t, func() string {
+		happens(t, p, time.Now().UTC().Format(time.RFC3339Nano), "new", "call-1", "their_number", "11999990000")
+		select {
+		case r := <-done:
+			if r.err != nil || !strings.Contains(r.out, "  call.new                  call-1  from 11999990000\n") {
+				t.Errorf("%v %q", r.err, r.out)
+			}
+			return ""
+		default:
+			return "tail has not ended"
+		}
+	})
 }
 
 // boardServer speaks the boards' protocol: each connection is served by the next
@@ -420,7 +466,7 @@ func TestBoardShowsActiveCallsUntilQ(t *testing.T) {
 			return ""
 		})
 	}
-	shows(`NEW 0   STANDBY 0   WAITING 2   ONGOING 1   finished since 1   events 2`, `There are more; these are the newest 3\.`,
+	shows(`NEW 0   STANDBY 0   WAITING 2   ONGOING 1   finished 1 meanwhile   events 2`, `There are more; these are the newest 3\.`,
 		`WAITING +1\.1 +119·\[2J +900 `, `ONGOING +1\.2 `, `WAITING +1\.3`, `q ends`)
 	if n := strings.Count(on.last(), "\r\n"); n != 6 {
 		t.Errorf("%d lines", n+1)

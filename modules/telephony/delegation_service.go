@@ -292,7 +292,7 @@ func (s *delegationService) try(ctx context.Context, r *delegating) (time.Durati
 	}
 	wait := max(r.pause-rand.N(r.pause/4), why.after)
 	r.pause = min(2*r.pause, retryMost)
-	if why.after > time.Until(r.due) {
+	if why.after > 0 && why.after > time.Until(r.due) {
 		return 0, s.settle(ctx, r, delegationExpired, "the platform asks to wait for longer than the call may")
 	}
 	r.quiet = time.Now().Add(wait)
@@ -470,7 +470,7 @@ func (s *delegationService) byHand(ctx context.Context, callID, destination stri
 	case faultRefused:
 		s.logged(ctx, callEntry("call.delegate_refused", callID, destination, data))
 	default:
-		s.logged(ctx, callEntry("call.delegate_expired", callID, destination, data))
+		s.logged(ctx, callEntry("call.delegate_failed", callID, destination, data))
 	}
 	return err
 }
@@ -516,7 +516,11 @@ func (s *delegationService) persist(ctx context.Context, do func(context.Context
 		tries++
 		err = do(ctx)
 		f, why := faultOf(err)
-		if f != faultAway || !sleep(ctx, nil, max(pause, why.after)) {
+		if f != faultAway {
+			return tries, err
+		}
+		wait := max(pause, why.after)
+		if end, _ := ctx.Deadline(); wait >= time.Until(end) || !sleep(ctx, nil, wait) {
 			return tries, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"switchboard/platform/errs"
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
 )
@@ -198,7 +199,7 @@ type update struct {
 
 // change runs an update of at most one row and tells whether it met one.
 func (s *shared) change(ctx context.Context, db *store.DB, query string, args ...any) (bool, error) {
-	u := &update{query: query, args: args}
+	u := &update{query: query, args: args, err: errs.New(errs.Unavailable, "it was not written")}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, u)
 	s.mu.Unlock()

@@ -87,7 +87,8 @@ func playDay(t *testing.T, p *apptest.Product) {
 	happens(t, p, day+"11:10:00Z", "new", "d", "their_number", "11999990004")
 	happens(t, p, day+"11:10:05Z", "finished", "d")
 	// Sent on.
-	happens(t, p, day+"11:20:00Z", "overflow", "e", "queue", "900", "their_number", "11999990005")
+	happens(t, p, day+"11:20:00Z", "waiting", "e", "queue", "900", "their_number", "11999990005")
+	happens(t, p, day+"11:20:00.5Z", "overflow", "e", "queue", "900")
 	happens(t, p, day+"11:20:01Z", "finished", "e")
 	// Yesterday, exactly at the end of the hour.
 	happens(t, p, "2026-03-09T10:59:59.999999Z", "waiting", "f", "queue", "900", "their_number", "11999990006")
@@ -163,11 +164,11 @@ func TestStatisticsSumWhatIsAskedFor(t *testing.T) {
 		playDay(t, p)
 		const (
 			all = ": abandon_rate=0.25 abandoned=1 answered=2 answered_in_time=1 calls=5 offered=4 overflowed=1 service_level=0.25 " +
-				"talk_seconds=50/25 unanswered=1 wait_seconds=100/33.333333333333336"
+				"talk_seconds=50/25 unanswered=1 wait_seconds=101/25.25"
 			of10  = ": abandon_rate=0.5 abandoned=1 answered=1 answered_in_time=1 calls=2 offered=2 service_level=0.5 talk_seconds=30/30 wait_seconds=50/25"
-			of11  = ": answered=1 calls=3 offered=2 overflowed=1 talk_seconds=20/20 unanswered=1 wait_seconds=50/50"
+			of11  = ": answered=1 calls=3 offered=2 overflowed=1 talk_seconds=20/20 unanswered=1 wait_seconds=51/25.5"
 			of901 = ": answered=1 calls=1 offered=1 talk_seconds=20/20 wait_seconds=50/50"
-			of900 = ": abandon_rate=0.333 abandoned=1 answered=1 answered_in_time=1 calls=3 offered=3 overflowed=1 service_level=0.333 talk_seconds=30/30 wait_seconds=50/25"
+			of900 = ": abandon_rate=0.333 abandoned=1 answered=1 answered_in_time=1 calls=3 offered=3 overflowed=1 service_level=0.333 talk_seconds=30/30 wait_seconds=51/17"
 		)
 		for _, c := range []struct {
 			query, total string
@@ -178,7 +179,7 @@ func TestStatisticsSumWhatIsAskedFor(t *testing.T) {
 			{"by=queue", all, []string{": calls=1 unanswered=1", "900" + of900, "901" + of901}},
 			{"by=queue&queue=901", of901, []string{"901" + of901}},
 			{"by=queue,hour", all, []string{
-				"2026-03-10T10 900" + of10, "2026-03-10T11 : calls=1 unanswered=1", "2026-03-10T11 900: calls=1 offered=1 overflowed=1", "2026-03-10T11 901" + of901}},
+				"2026-03-10T10 900" + of10, "2026-03-10T11 : calls=1 unanswered=1", "2026-03-10T11 900: calls=1 offered=1 overflowed=1 wait_seconds=1/1", "2026-03-10T11 901" + of901}},
 			{"by=hour&from=2026-03-10T12:00:00Z", ":", nil},
 			{"by=hour&from=2026-03-10T10:30:00Z&to=2026-03-10T11:00:00Z", of10, []string{"2026-03-10T10" + of10}},
 			{"by=hour&from=2026-03-10T10:30:00Z&to=2026-03-10T11:00:00.1Z", all, []string{"2026-03-10T10" + of10, "2026-03-10T11" + of11}},

@@ -52,7 +52,8 @@ const statSums = `cast(coalesce(sum(s.calls), 0) as bigint), cast(coalesce(sum(s
 
 // list gives the sums of q by group, in the order of hour, queue and actor,
 // and what all of q's groups come to. Without groups the list has one row.
-// Groups that nothing was counted for are left out.
+// Groups that nothing is counted for any more are left out; one may have calls
+// that went on to another queue and nothing else.
 func (s *statStore) list(ctx context.Context, q statQuery) (rows []statRow, total counter, err error) {
 	err = s.db.ReadTx(ctx, func(tx store.Querier) error {
 		h, err := readHead(ctx, tx)
@@ -126,7 +127,7 @@ func (q *statQuery) each(ctx context.Context, tx store.Querier, generation int64
 			args = append(args, after...)
 		}
 		args = append(args, q.Limit)
-		where += fmt.Sprintf(` group by %s having sum(s.calls) <> 0 order by %s limit $%d`, list, list, len(args))
+		where += fmt.Sprintf(` group by %s having sum(s.calls + s.overflowed) <> 0 order by %s limit $%d`, list, list, len(args))
 	}
 	var out []statRow
 	err := store.Each(ctx, tx, text+where, args, func(scan func(...any) error) error {

@@ -192,7 +192,7 @@ type boardSocket struct {
 	h       *wsHTTP
 	conn    *websocket.Conn
 	replies chan boardReply
-	credit  atomic.Int64 // requests it may make because of pushes
+	credit  atomic.Int64    // requests it may make because of pushes
 	life    context.Context // of the connection
 	end     context.CancelCauseFunc
 
