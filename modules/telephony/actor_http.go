@@ -125,7 +125,7 @@ func yesOrNo(text string) *bool {
 type Queue struct {
 	Queue          string   `json:"queue"`
 	Waiting        int64    `json:"waiting" doc:"Calls that wait now."`
-	LongestWait    float64  `json:"longest_wait_seconds" doc:"How long the caller has waited who waits longest; 0 if nobody waits."`
+	LongestWait    float64  `json:"longest_wait_seconds" doc:"How long the caller has waited who waits longest, also in queues before this one; 0 if nobody waits."`
 	Ongoing        int64    `json:"ongoing" doc:"Calls that somebody talks in now."`
 	Agents         Agents   `json:"agents"`
 	From           web.Time `json:"from" doc:"Since when the figures below count."`

@@ -284,7 +284,8 @@ func (r *queueReader) oldest(ctx context.Context) error {
 	return err
 }
 
-// waitsSince is when the call came to its queue.
+// waitsSince is when the call came to a queue for the first time: its caller has
+// waited since then, in whatever queue he is now.
 func (f *facts) waitsSince() store.Micros {
 	for _, m := range f.Marks {
 		if m.Kind == kindWaiting {

@@ -127,11 +127,25 @@ func TestTheBoardShowsCallsAsTheyMove(t *testing.T) {
 	post(t, p, eventOf("new", "80.2", "2020-01-01T10:00:02Z"))
 	b.until(lane("NEW"), "80.2")
 
-	for i := range 1000 {
-		post(t, p, eventOf("waiting", fmt.Sprint("81.", i), "2020-01-01T10:00:02Z"))
-	}
+	postMany(t, p, 1000)
 	b.until(`document.querySelector('[data-state=WAITING] .count').textContent`, "1,000")
 	b.until(`document.getElementById('total').textContent`, "1,000 active of 1,000 newest calls")
+}
+
+// postMany posts a waiting call n times, many at once.
+func postMany(t testing.TB, p *apptest.Product, n int) {
+	var parts sync.WaitGroup
+	for w := range 20 {
+		parts.Go(func() {
+			for i := w; i < n; i += 20 {
+				resp, text := p.Exchange(p.Request(p.Key, http.MethodPost, "/telephony/webhook", eventOf("waiting", fmt.Sprint("81.", i), "2020-01-01T10:00:02Z")))
+				if resp.StatusCode != http.StatusOK {
+					t.Errorf("%s %s", resp.Status, text)
+				}
+			}
+		})
+	}
+	parts.Wait()
 }
 
 // relay passes connections on to an address until it is cut; then it closes
@@ -254,8 +268,10 @@ func TestAListenerThatFallsBehindIsToldSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer end()
+	var posting sync.WaitGroup
+	defer posting.Wait()
+	posting.Go(func() { postMany(t, p, feedQueue+1) })
 	for i := range feedQueue + 1 {
-		post(t, p, eventOf("new", fmt.Sprint("95.", i), "2020-01-01T10:00:00Z"))
 		select {
 		case e := <-fast.queue:
 			if fast.took(e); e.id != int64(i+1) {

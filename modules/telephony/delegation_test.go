@@ -319,6 +319,7 @@ func TestACallThatMovedOnIsLeftAlone(t *testing.T) {
 	if got := d.becomes("8.1", delegationSkipped); got.Detail != movedOn || got.Attempts != 0 {
 		t.Errorf("%+v", got)
 	}
+	apptest.Eventually(t, d.said.has("call.delegate_skipped callId: 8.1"))
 	d.platform.Fail(503, "")
 	d.standby("8.2", "11991910000")
 	d.tried("8.2", 1)

@@ -381,7 +381,7 @@ func (s *eventService) commit(ctx context.Context, batch []*received) {
 
 // write is the transaction of a batch. It may run again.
 func (s *eventService) write(ctx context.Context, tx store.Querier, batch []*received) (ids map[[16]byte]int64, fresh []*received, last int64, planned bool, err error) {
-	h, err := lockHead(ctx, tx)
+	h, err := lockHead(ctx, tx, s.store.db.Engine())
 	if err != nil {
 		return nil, nil, 0, false, err
 	}

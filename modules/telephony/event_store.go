@@ -81,7 +81,14 @@ func readHead(ctx context.Context, q store.Querier) (h head, err error) {
 
 // lockHead reads the head for a transaction that will move it: instances take
 // turns here, so that the ids of the log follow the order of commits.
-func lockHead(ctx context.Context, tx store.Querier) (h head, err error) {
+func lockHead(ctx context.Context, tx store.Querier, engine store.Engine) (h head, err error) {
+	if engine == store.Postgres {
+		// Before the first look, so that who had to wait sees what the one before
+		// did, instead of colliding with it.
+		if _, err := tx.ExecContext(ctx, `lock table telephony_head in exclusive mode`); err != nil {
+			return h, err
+		}
+	}
 	err = tx.QueryRowContext(ctx, `update telephony_head set one = 1 where one = 1 returning event, generation, building, position, built_at`).
 		Scan(&h.Event, &h.Generation, &h.Building, &h.Position, &h.BuiltAt)
 	return h, err

@@ -104,7 +104,7 @@ func (s *rebuildService) round(ctx context.Context, generation, at int64, tell f
 // has come to where the chunk begins.
 func (s *rebuildService) fold(ctx context.Context, generation, from int64, chunk []*received) error {
 	return s.store.db.Tx(ctx, func(tx store.Querier) error {
-		h, err := lockHead(ctx, tx)
+		h, err := lockHead(ctx, tx, s.store.db.Engine())
 		if err != nil {
 			return err
 		}
@@ -124,7 +124,7 @@ func (s *rebuildService) fold(ctx context.Context, generation, from int64, chunk
 func (s *rebuildService) finish(ctx context.Context, generation, at int64) (switched bool, err error) {
 	err = s.store.db.Tx(ctx, func(tx store.Querier) error {
 		switched = false
-		h, err := lockHead(ctx, tx)
+		h, err := lockHead(ctx, tx, s.store.db.Engine())
 		if err != nil {
 			return err
 		}

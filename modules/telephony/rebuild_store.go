@@ -18,7 +18,7 @@ const rebuildSilence = 30 * time.Second
 // is being built.
 func (s *rebuildStore) begin(ctx context.Context, now time.Time) (generation, total int64, err error) {
 	err = s.db.Tx(ctx, func(tx store.Querier) error {
-		h, err := lockHead(ctx, tx)
+		h, err := lockHead(ctx, tx, s.db.Engine())
 		if err != nil {
 			return err
 		}

@@ -238,6 +238,24 @@ func TestPagesOfStatisticsDoNotMoveWithTheClock(t *testing.T) {
 	}
 }
 
+// The queue that sent a call on is named, although the call is another's now.
+func TestAQueueOfOverflowsAloneIsShown(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, start func(...apptest.Option) *apptest.Product) {
+		p := start(apptest.Now(clockAt(t, "2026-03-10T12:30:00Z").now))
+		happens(t, p, "2026-03-10T12:00:00Z", "waiting", "a", "queue", "900")
+		happens(t, p, "2026-03-10T12:00:10Z", "overflow", "a", "destination", "910")
+		happens(t, p, "2026-03-10T12:00:11Z", "waiting", "a", "queue", "910")
+		rows, total, _ := statsOf(t, p, url.Values{"by": {"queue"}}, 1)
+		if !slices.Equal(rows, []string{"900: overflowed=1", "910: calls=1 offered=1"}) || total != ": calls=1 offered=1 overflowed=1" {
+			t.Errorf("%q %s", rows, total)
+		}
+		if got := queuesOf(t, p, "", 1); len(got) != 2 || !strings.HasPrefix(got[0], "900: wait 0/0") || !strings.HasPrefix(got[1], "910: wait 1/1800") {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
 func TestRatesOfNothingAreNull(t *testing.T) {
 	t.Parallel()
 	p := apptest.Start(t, []app.Module{Module})
