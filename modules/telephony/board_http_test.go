@@ -18,6 +18,7 @@ import (
 
 	"switchboard/platform/app"
 	"switchboard/platform/apptest"
+	"switchboard/platform/bus/bustest"
 )
 
 // A page that does what the public client of this protocol does, unchanged by
@@ -120,6 +121,13 @@ func TestTheBoardShowsCallsAsTheyMove(t *testing.T) {
 	if got := b.value(`document.querySelector('#events pre').textContent`); !strings.Contains(got, `"their_number": "11999990000"`) {
 		t.Errorf("an event: %s", got)
 	}
+	// A reload by its key shows the page again.
+	b.value(`dispatchEvent(new KeyboardEvent('keydown', { key: 'F5' })), window.before = true`)
+	b.call("Page.reload", map[string]any{})
+	b.until("String(window.before)", "undefined")
+	b.until(lane("FINISHED"), "80.1")
+	b.until("location.search", "?wall=1")
+
 	// It comes back by itself, and shows what happened meanwhile.
 	cut(true)
 	b.until(`document.getElementById('link').dataset.is`, "wait")
@@ -253,6 +261,19 @@ func TestSocketsThatDoNotReadOrAnswerAreCut(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestALostBroadcastIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	deaf := shortOf(boardLimits, func(s *service) { s.events.onStored = nil })
+	p := apptest.Start(t, []app.Module{deaf}, apptest.Env("APP_NATS_URL="+bustest.External(t), "APP_TELEPHONY_BOARD_LISTEN=127.0.0.1:0"))
+	c := dialBoard(t, besideOf(t, p))
+	if got := c.ask(`{"event":"Subscribe"}`); got != string(frameSubscribed) {
+		t.Fatal(got)
+	}
+	post(t, p, eventOf("new", "97.1", "2020-01-01T10:00:00Z"))
+	c.want(string(frameChanged))
+	c.events(1)
 }
 
 func TestAListenerThatFallsBehindIsToldSo(t *testing.T) {

@@ -99,7 +99,7 @@ func openTab(t testing.TB, address string) *tab {
 // call sends a command and gives its result.
 func (b *tab) call(method string, params any) json.RawMessage {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), boardsPatience)
+	ctx, cancel := context.WithTimeout(b.t.Context(), boardsPatience)
 	defer cancel()
 	b.id++
 	text, err := json.Marshal(map[string]any{"id": b.id, "method": method, "params": params})

@@ -161,6 +161,7 @@ type figures struct {
 // actorFigures are an actor's part in a call.
 type actorFigures struct {
 	Rings, NoAnswers, Answers int64
+	Talks                     int64         // that are over
 	Talk                      time.Duration // from each actor.entered to actor.left
 	entered                   int64
 }
@@ -181,7 +182,7 @@ func (f *facts) figures() figures {
 			}
 		}
 		if m.Kind == kindOverflow && !out.Overflowed {
-			out.Overflowed, out.OverflowedFrom = true, waitQueue
+			out.Overflowed, out.OverflowedFrom = true, cmp.Or(m.Queue, waitQueue)
 		}
 		if m.Actor != (person{}) {
 			out.actor(m)
@@ -259,6 +260,7 @@ func (out *figures) actor(m mark) {
 		a.entered = m.At
 	case kindLeft:
 		if a.Answers > 0 && a.entered != 0 {
+			a.Talks++
 			a.Talk += span64(a.entered, m.At)
 			a.entered = 0
 		}
@@ -310,7 +312,7 @@ func (f *facts) count(level time.Duration, add func(counterKey, counter)) {
 	g := f.figures()
 	c := counter{Calls: 1, Offered: count(g.Offered), Answered: count(g.Outcome == outcomeAnswered), Abandoned: count(g.Outcome == outcomeAbandoned),
 		Forwarded: count(g.Forwarded), Unanswered: count(g.Outcome == outcomeUnanswered),
-		InTime: count(g.Outcome == outcomeAnswered && g.Waited && g.Wait <= level), Waits: count(g.Waited), WaitUS: g.Wait.Microseconds(),
+		InTime: count(g.Offered && g.Outcome == outcomeAnswered && g.Waited && g.Wait <= level), Waits: count(g.Waited), WaitUS: g.Wait.Microseconds(),
 		Talks: count(g.Talked), TalkUS: g.Talk.Microseconds()}
 	if g.Overflowed && g.OverflowedFrom != g.Queue {
 		add(counterKey{at, g.OverflowedFrom, person{}}, counter{Overflowed: 1})
@@ -319,7 +321,7 @@ func (f *facts) count(level time.Duration, add func(counterKey, counter)) {
 	}
 	add(counterKey{at, g.Queue, person{}}, c)
 	for who, a := range g.Actors {
-		add(counterKey{at, g.Queue, who}, counter{Calls: 1, Answered: count(a.Answers > 0), Rings: a.Rings, NoAnswers: a.NoAnswers, Talks: a.Answers, TalkUS: a.Talk.Microseconds()})
+		add(counterKey{at, g.Queue, who}, counter{Calls: 1, Answered: count(a.Answers > 0), Rings: a.Rings, NoAnswers: a.NoAnswers, Talks: a.Talks, TalkUS: a.Talk.Microseconds()})
 	}
 }
 

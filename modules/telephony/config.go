@@ -20,7 +20,7 @@ type Config struct {
 	DelegateWithin   time.Duration   `default:"10s" doc:"How long after it stood by a call may be delegated; the platform then handles it by itself."`
 	NewQueue         string          `default:"900" doc:"Where calls of numbers go that have never stood by before."`
 	ReturningQueue   string          `default:"901" doc:"Where calls of known numbers go."`
-	Rules            []string        `doc:"Rules that come before these two, the first that fits counts: conditions, an arrow and a destination, as in 'our=0800000000 days=mon-fri hours=18:00-08:00 -> 950'. Conditions are our=<number>, customer=new|returning, days=, hours= and known=mailing|crm."`
+	Rules            []string        `doc:"Rules that come before these two, the first that fits counts: conditions, an arrow and a destination, as in 'our=0800000000 days=mon-fri+sun hours=18:00-08:00 -> 950'. Conditions are our=<number>, customer=new|returning, days=, hours= and known=mailing|crm."`
 	TimeZone         string          `default:"UTC" doc:"Time zone of days and hours in rules, such as America/Sao_Paulo."`
 	CountryCode      string          `doc:"Put before numbers that come without one, such as 55, so that all modules know a number by one form."`
 	ServiceLevel     time.Duration   `default:"20s" doc:"The longest wait of a call that counts as answered in time. Past calls are counted anew by 'app calls rebuild'."`
@@ -46,6 +46,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("telephony.delegate_within is not between 100ms and 10m")
 	case c.NewQueue == "" || c.ReturningQueue == "":
 		return fmt.Errorf("telephony.new_queue and telephony.returning_queue cannot be empty")
+	case checkDestination(c.NewQueue) != nil || checkDestination(c.ReturningQueue) != nil:
+		return fmt.Errorf("telephony.new_queue and telephony.returning_queue: want up to 64 characters without blanks")
 	case c.ServiceLevel < 0:
 		return fmt.Errorf("telephony.service_level is negative")
 	case c.RecordingMax < 1<<10 || c.RecordingMax > 1<<30:

@@ -3,7 +3,10 @@ package telephony
 import (
 	"context"
 	"encoding/json"
+	"strconv"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"switchboard/modules/telephony/telephonyapi"
 	"switchboard/platform/bus"
@@ -45,6 +48,41 @@ func (s *delegationService) run(ctx context.Context) error {
 	} else if n > 0 {
 		s.Log.Warn("calls were not delegated in time", "calls", n)
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	if s.Bus.Shared() {
+		g.Go(func() error { return s.hurry(ctx) })
+	}
+	g.Go(func() error { return s.consume(ctx) })
+	return g.Wait()
+}
+
+// hurry brings calls to the queue whose message is late: an instance that dies
+// with the turn of the outbox keeps it from the others for longer than a call
+// can stand by. A second message for the same call does no harm.
+func (s *delegationService) hurry(ctx context.Context) error {
+	const late, most = time.Second, 256
+	tick := time.NewTicker(late / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now := s.Now()
+		events, err := s.store.untried(ctx, store.MicrosOf(now), store.MicrosOf(now.Add(s.Config.DelegateWithin-late)), most)
+		for _, event := range events {
+			if err == nil {
+				_, err = s.Bus.Publish(ctx, bus.Message{Subject: subjectDelegate, ID: "late." + strconv.FormatInt(event, 10), Data: planned{event}.encode()})
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			s.Log.Debug("cannot look for calls that wait", "error", err)
+		}
+	}
+}
+
+func (s *delegationService) consume(ctx context.Context) error {
 	return s.Bus.Consume(ctx, bus.Consumer{Stream: streamDelegate, Name: "telephony-delegate", Workers: delegateWorkers, AckWait: 3 * time.Second},
 		func(work context.Context, msgs []bus.Message) error {
 			for _, m := range msgs {

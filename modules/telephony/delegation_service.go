@@ -1,13 +1,13 @@
 package telephony
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -137,7 +137,8 @@ type delegating struct {
 	due    time.Time     // by the clock that waits
 	quiet  time.Time     // no try before
 	pause  time.Duration // after the next try
-	no     string        // why the platform refused, while that is in doubt
+	no     string        // that the platform refused, while that is in doubt
+	said   string        // with what words
 }
 
 // delegate does what a standby called for, and returns when it is settled. It
@@ -283,7 +284,7 @@ func (s *delegationService) try(ctx context.Context, r *delegating) (time.Durati
 	case faultNone:
 		return 0, s.settle(ctx, r, delegationDelegated, "")
 	case faultRefused:
-		r.no = impersonal(why.Error())
+		r.no, r.said = why.plain(), why.Error()
 		if !r.doubt {
 			return 0, s.settle(ctx, r, delegationRefused, r.no)
 		}
@@ -304,18 +305,6 @@ func (s *delegationService) try(ctx context.Context, r *delegating) (time.Durati
 		return 0, s.note(ctx, r, tryDoubtful)
 	}
 	return 0, s.note(ctx, r, tryAway)
-}
-
-// impersonal takes out of a remark what may be a number or an address: it lies
-// in the clear.
-func impersonal(text string) string {
-	words := strings.Fields(text)
-	for i, w := range words {
-		if len(digits(w)) > 3 || strings.Contains(w, "@") {
-			words[i] = "…"
-		}
-	}
-	return strings.Join(words, " ")
 }
 
 // keep writes what has happened. The platform has done its part already, so
@@ -372,7 +361,7 @@ func (s *delegationService) report(ctx context.Context, r *delegating) {
 	if event == "" {
 		return // by hand: told by that hand
 	}
-	e := callEntry(event, r.callID, r.Destination, map[string]any{"attempts": r.Attempts, "returning": r.Returning, "detail": r.Detail})
+	e := callEntry(event, r.callID, r.Destination, map[string]any{"attempts": r.Attempts, "returning": r.Returning, "detail": cmp.Or(r.said, r.Detail)})
 	e.ID = "delegation." + strconv.FormatInt(r.Event, 10)
 	if r.SettledAt != nil {
 		e.Time = r.SettledAt.Time()

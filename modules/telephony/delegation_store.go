@@ -118,6 +118,19 @@ func (s *delegationStore) pending(ctx context.Context, limit int) (out []*delega
 	return out, err
 }
 
+// untried gives the events of delegations that nobody has begun, of those due
+// between two times, oldest first.
+func (s *delegationStore) untried(ctx context.Context, from, to store.Micros, limit int) (events []int64, err error) {
+	err = store.Each(ctx, s.db.Read(), `select event from telephony_delegation where state = 'pending' and attempts = 0 and due_at > $1 and due_at < $2 order by event limit $3`,
+		[]any{from, to, limit}, func(scan func(...any) error) error {
+			var event int64
+			err := scan(&event)
+			events = append(events, event)
+			return err
+		})
+	return events, err
+}
+
 // claim begins the next try of d and brings d up to date. It is false if
 // somebody else got ahead.
 func (s *delegationStore) claim(ctx context.Context, d *delegation, destination string, at store.Micros) (bool, error) {

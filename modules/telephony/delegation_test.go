@@ -146,7 +146,7 @@ func TestARefusalSettlesADelegation(t *testing.T) {
 		d.platform.Fail(403, `{"error":"call of 11991910000\u0000\n is\tnot yours, zoe@example.com"}`)
 		first := d.standby("4.1", "11991910000")
 		got := d.becomes("4.1", delegationRefused)
-		if got.Detail != "403 call of … is not yours, …" || got.Attempts != 1 {
+		if got.Detail != "the platform answered 403 Forbidden" || got.Attempts != 1 {
 			t.Errorf("%+v", got)
 		}
 		d.platform.Heal()

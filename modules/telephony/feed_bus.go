@@ -71,9 +71,8 @@ type listener struct {
 
 // liveEvent is an event that was stored, and its frame, which all listeners share.
 type liveEvent struct {
-	id     int64
-	callID string
-	frame  []byte
+	id    int64
+	frame []byte
 }
 
 // took says that an event of the queue is dealt with.
@@ -297,7 +296,7 @@ func (f *feed) handOut(r *recorded) {
 			continue
 		}
 		if e == nil {
-			e = &liveEvent{r.ID, r.CallID, frameCallEvent(r)}
+			e = &liveEvent{r.ID, frameCallEvent(r)}
 		}
 		size := int64(len(e.frame))
 		if waits := l.bytes.Add(size); waits > feedQueueBytes && waits > size {

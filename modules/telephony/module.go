@@ -43,6 +43,7 @@ type service struct {
 	recordings  *recordingService
 	feed        *feed
 	sockets     *wsHTTP
+	provider    *providerClient
 	logged      *eventlog.Log
 }
 
@@ -58,12 +59,12 @@ func newService(p app.Platform) (app.Service, error) {
 	}
 	s.calls = &callService{store: &callStore{p.DB}, keys: p.Seal}
 	s.rebuilds = &rebuildService{events: s.events, store: &rebuildStore{p.DB}, log: p.Log, now: p.Now, wake: make(chan struct{}, 1)}
-	provider := newProviderClient(s.cfg)
-	if s.delegations, err = newDelegationService(delegationConfig{Config: s.cfg, DB: p.DB, Bus: p.Bus, Keys: p.Seal, Events: s.events, Provider: provider,
+	s.provider = newProviderClient(s.cfg)
+	if s.delegations, err = newDelegationService(delegationConfig{Config: s.cfg, DB: p.DB, Bus: p.Bus, Keys: p.Seal, Events: s.events, Provider: s.provider,
 		EventLog: s.logged, Log: p.Log, Now: p.Now, Settled: func(state string) { m.delegations.WithLabelValues(state).Inc() }, Unheard: m.unheard.Inc}); err != nil {
 		return nil, err
 	}
-	s.recordings = newRecordingService(recordingConfig{Config: s.cfg, DB: p.DB, Bus: p.Bus, Keys: p.Seal, Events: s.events, Provider: provider,
+	s.recordings = newRecordingService(recordingConfig{Config: s.cfg, DB: p.DB, Bus: p.Bus, Keys: p.Seal, Events: s.events, Provider: s.provider,
 		EventLog: s.logged, Log: p.Log, Now: p.Now, Settled: func(state string) { m.recordings.WithLabelValues(state).Inc() }})
 	s.feed = newFeed(p.Bus, s.events, p.Log)
 	boards, err := newBoardService(s.calls, s.events, s.feed, p.Log, p.Now)
@@ -106,6 +107,7 @@ func (s *service) Start(ctx context.Context) error {
 
 // Run works until ctx ends.
 func (s *service) Run(ctx context.Context) error {
+	defer s.provider.close()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{s.events.run, s.rebuilds.run, s.delegations.run, s.recordings.run, s.feed.run, s.sockets.run} {
 		g.Go(func() error { return run(ctx) })

@@ -59,6 +59,11 @@ func (e *providerError) Error() string {
 
 func (e *providerError) Unwrap() error { return e.cause }
 
+// plain is what may lie in the clear: the platform's words may tell of a person.
+func (e *providerError) plain() string {
+	return strings.TrimSpace("the platform answered " + strconv.Itoa(e.status) + " " + http.StatusText(e.status))
+}
+
 // faultOf gives what is known of a failed request. An error that is not the
 // provider client's came before anything was sent.
 func faultOf(err error) (fault, *providerError) {

@@ -23,7 +23,7 @@ func (h *recordingHTTP) routes(r *web.Router) {
 	}, h.list)
 	r.Handle(web.Op{ID: "telephony-get-recording", Method: http.MethodGet, Path: "/telephony/calls/{call_id}/recordings/{event_id}", Tag: tag,
 		Summary: "Get a recording that is kept here", Description: "404 for one of which only the link is known.",
-		Scope: "telephony:read", Errors: []int{404, 503},
+		Scope: "telephony:read", Stream: true, Errors: []int{404, 503},
 		Responses: map[string]*huma.Response{"200": {Description: "The sound.", Content: map[string]*huma.MediaType{"audio/*": {}}}},
 	}, http.HandlerFunc(h.get))
 }

@@ -192,7 +192,7 @@ func (u *unfit) Error() string { return u.reason }
 func sayFault(why *providerError) string {
 	if why.status == 0 {
 		if why.reason != "" {
-			return impersonal(why.reason)
+			return why.reason
 		}
 		return "no answer"
 	}

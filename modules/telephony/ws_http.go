@@ -196,9 +196,8 @@ type boardSocket struct {
 	life    context.Context // of the connection
 	end     context.CancelCauseFunc
 
-	changed <-chan struct{} // while a push is due
-	events  *listener       // nil until it subscribes
-	leave   func()
+	events *listener // nil until it subscribes
+	leave  func()
 }
 
 // wsEnd is why we end a connection.
@@ -273,10 +272,11 @@ func (s *boardSocket) read(ctx context.Context) error {
 }
 
 // write sends what there is to say.
-func (s *boardSocket) write(ctx context.Context, changed <-chan struct{}) {
+func (s *boardSocket) write(ctx context.Context, changes <-chan struct{}) {
 	if !s.send(frameWelcome) {
 		return
 	}
+	changed := changes
 	var pushed time.Time
 	due := time.NewTimer(time.Hour)
 	due.Stop()
@@ -296,13 +296,13 @@ func (s *boardSocket) write(ctx context.Context, changed <-chan struct{}) {
 		case <-changed:
 			// One timer for all that is stored until it fires.
 			due.Reset(max(s.h.limits.PushEvery-time.Since(pushed), 0))
-			changed, s.changed = nil, changed
+			changed = nil
 		case <-due.C:
 			pushed = time.Now()
 			if s.credit.Load() < maxCredit {
 				s.credit.Add(1)
 			}
-			changed = s.changed
+			changed = changes
 			ok = s.send(frameChanged)
 		case e := <-queue:
 			ok = s.send(e.frame)

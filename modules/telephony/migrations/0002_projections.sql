@@ -116,6 +116,7 @@ create table telephony_delegation (
     detail      text   not null
 );
 create index telephony_delegation_event on telephony_delegation (event);
+create index telephony_delegation_pending on telephony_delegation (event) where state = 'pending';
 
 -- Recordings that were fetched, in sealed parts.
 create table telephony_recording (
@@ -129,6 +130,7 @@ create table telephony_recording (
     detail     text   not null
 );
 create index telephony_recording_call on telephony_recording (call, event);
+create index telephony_recording_pending on telephony_recording (event) where state = 'pending';
 create table telephony_recording_part (
     event  bigint not null,
     part   bigint not null,
