@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -31,7 +32,7 @@ const (
 // 3,000,000 events, one client that asks on after each answer:
 //
 //   - call-events: ListCallEvents of a random call over a WebSocket, and under
-//     load while 500 webhooks a second come in;
+//     load while up to 500 webhooks a second (load-webhooks/s) come in;
 //   - list, list-new: ListCalls of all calls and of those in the state NEW, the
 //     newest 1,000 of them, after a new event each time, so that no answer is at
 //     hand; list-again: the same when nothing has happened since;
@@ -79,22 +80,37 @@ func BenchmarkTelephonyQuery(b *testing.B) {
 	report("list", listCalls)
 	report("list-new", board.ask(sized(b, 200), "ListCalls", fresh(some)))
 	report("list-again", board.ask(sized(b, 300), "ListCalls", func() string { return all }))
-	report("by-number", ask(b, p, sized(b, 1000), func() string {
+	byNumber := func() string {
 		return "/telephony/calls?their_number=" + url.QueryEscape(theirNumber(rand.IntN(calls)/2*2))
-	}))
+	}
+	if text := get(b, p, byNumber()); bytes.Count(text, []byte(`"call_id"`)) != 50 {
+		b.Fatalf("not 50 calls of a number: %s", text)
+	}
+	report("by-number", ask(b, p, sized(b, 1000), byNumber))
 	report("bare-call-events", bareEvents)
 	report("bare-list", bareCalls)
 	b.ReportMetric(ms(listEvents.percentile(0.5))/ms(bareEvents.percentile(0.5)), "ratio-call-events-p50")
 	b.ReportMetric(ms(listCalls.percentile(0.5))/ms(bareCalls.percentile(0.5)), "ratio-list-p50")
 
-	stop, done := make(chan struct{}), make(chan struct{})
+	beside, webhooks := besideWebhooks(b, p, func() load { return board.ask(sized(b, 2000), "ListCallEvents", events) })
+	report("call-events-under-load", beside)
+	b.ReportMetric(webhooks.rate(1), "load-webhooks/s")
+	b.ReportMetric(rss(b, p), "rss-MB")
+}
+
+// besideWebhooks does something while 500 webhooks a second come in, or as many
+// as are taken, and gives what became of both.
+func besideWebhooks(b *testing.B, p *apptest.Process, do func() load) (done, webhooks load) {
+	b.Helper()
+	stop := make(chan struct{})
+	posted := make(chan load, 1)
 	go func() {
-		defer close(done)
+		defer close(posted)
 		pace := time.NewTicker(time.Second * time.Duration(len(answered)) / 500)
 		defer pace.Stop()
 		next := wholeCalls()
 		next.serial.Store(20 * million)
-		next.play(b, p.URL+"/telephony/webhook", p.Key, 4, func(int) bool {
+		posted <- next.play(b, p.URL+"/telephony/webhook", p.Key, 8, func(int) bool {
 			select {
 			case <-pace.C:
 				return true
@@ -103,10 +119,9 @@ func BenchmarkTelephonyQuery(b *testing.B) {
 			}
 		})
 	}()
-	report("call-events-under-load", board.ask(sized(b, 2000), "ListCallEvents", events))
+	done = do()
 	close(stop)
-	<-done
-	b.ReportMetric(rss(b, p), "rss-MB")
+	return done, <-posted
 }
 
 // multiply makes copies of all calls and their events inside the database of a
@@ -212,6 +227,25 @@ func bareQueries(b *testing.B, dir string) (events, calls load) {
 	slices.Sort(events.latency)
 	slices.Sort(calls.latency)
 	return events, calls
+}
+
+func get(b *testing.B, p *apptest.Process, path string) []byte {
+	b.Helper()
+	req, err := http.NewRequest(http.MethodGet, p.URL+path, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+p.Key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		b.Fatalf("%s %s (%v)", resp.Status, text, err)
+	}
+	return text
 }
 
 // boards asks over WebSockets, one at a time: a socket may ask forty times

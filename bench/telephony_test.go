@@ -37,8 +37,8 @@ const webhookConns = 64
 //   - bus/s: the collector's events, one per request over as many connections,
 //     which are acknowledged once the bus has them on disk, many in one write:
 //     what this product can acknowledge without tables (ratio-to-bus);
-//   - bare-std/s: a bare handler that decodes the same bodies and forgets them
-//     (ratio-to-bare-std);
+//   - bare-std/s: a bare handler that decodes the same bodies, skipping members
+//     that it has no field for, and forgets them (ratio-to-bare-std);
 //   - sqlite-log-rows/s: the same rows in bare SQLite, tables and indexes of the
 //     call log alone, synchronous=FULL, in transactions as large as the
 //     product's can be, sealing, projections and HTTP left out (ratio-to-log);
