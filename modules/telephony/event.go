@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -122,7 +123,7 @@ func decodeEvent(body []byte) (*event, error) {
 		return nil, errs.InvalidFields("the body is not an event", errs.Field{Location: "body", Message: "want an object"})
 	}
 	e := &event{Raw: json.RawMessage(raw)}
-	r := eventReader{event: e, seen: map[string]bool{}}
+	r := eventReader{event: e}
 	if err := r.read(); err != nil {
 		return nil, err
 	}
@@ -137,7 +138,6 @@ func decodeEvent(body []byte) (*event, error) {
 type eventReader struct {
 	event     *event
 	timestamp string
-	seen      map[string]bool
 	faults    []errs.Field
 }
 
@@ -179,43 +179,69 @@ func (r *eventReader) place(name string) *string {
 	return nil
 }
 
+var eventDecoders = sync.Pool{New: func() any { return new(jsontext.Decoder) }}
+
+// read fills in the event from its Raw, which is valid. Where a member is
+// neither a text nor a number its place stays empty.
 func (r *eventReader) read() error {
-	raw := []byte(r.event.Raw)
-	dec := jsontext.NewDecoder(bytes.NewBuffer(raw))
+	dec := eventDecoders.Get().(*jsontext.Decoder)
+	defer eventDecoders.Put(dec)
+	dec.Reset(bytes.NewBuffer(r.event.Raw))
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
 	for dec.PeekKind() != '}' {
-		token, err := dec.ReadToken()
+		name, err := dec.ReadValue()
 		if err != nil {
 			return err
 		}
-		name := token.String()
+		to, actor := r.member(name)
+		if to == nil {
+			if err := dec.SkipValue(); err != nil {
+				return err
+			}
+			continue
+		}
 		value, err := dec.ReadValue()
 		if err != nil {
 			return err
 		}
-		to := r.place(name)
-		if to == nil {
-			continue
-		}
-		end := int(dec.InputOffset())
-		if name == "actor" || name == "number" {
+		if actor {
+			end := int(dec.InputOffset())
 			r.event.actorAt = append(r.event.actorAt, span{end - len(value), end})
 		}
 		switch value.Kind() {
 		case '"':
-			text, err := jsontext.AppendUnquote(nil, value)
-			if err != nil {
+			if *to, err = unquote(value); err != nil {
 				return err
 			}
-			*to = string(text)
 		case '0': // some senders write numbers as numbers
 			*to = string(value)
 		}
-		r.seen[name] = *to != ""
 	}
 	return nil
+}
+
+// member is where the text of a member goes, nil for one without a meaning,
+// and whether it tells of the actor. The name is quoted.
+func (r *eventReader) member(name jsontext.Value) (to *string, actor bool) {
+	if bytes.IndexByte(name, '\\') >= 0 {
+		plain, err := unquote(name)
+		if err != nil {
+			return nil, false
+		}
+		return r.place(plain), plain == "actor" || plain == "number"
+	}
+	plain := name[1 : len(name)-1]
+	return r.place(string(plain)), string(plain) == "actor" || string(plain) == "number"
+}
+
+func unquote(value jsontext.Value) (string, error) {
+	if bytes.IndexByte(value, '\\') < 0 {
+		return string(value[1 : len(value)-1]), nil
+	}
+	text, err := jsontext.AppendUnquote(nil, value)
+	return string(text), err
 }
 
 // check says what is wrong with what was read.
@@ -226,7 +252,7 @@ func (r *eventReader) check() {
 		need = append(need, "call_id")
 	}
 	for _, name := range need {
-		if !r.seen[name] {
+		if *r.place(name) == "" {
 			r.fault(name, "is missing: want a text")
 		}
 	}
@@ -243,7 +269,7 @@ func (r *eventReader) check() {
 		}
 	}
 	e.Kind = kinds[e.Type]
-	if r.seen["timestamp"] {
+	if r.timestamp != "" {
 		var err error
 		if e.At, err = parseTime(r.timestamp); err != nil {
 			r.fault("timestamp", err.Error())

@@ -498,7 +498,7 @@ func (s *eventService) page(ctx context.Context, q eventQuery) (page []recorded,
 			continue
 		}
 		read := event{Raw: bodies[i]}
-		if err := (&eventReader{event: &read, seen: map[string]bool{}}).read(); err != nil {
+		if err := (&eventReader{event: &read}).read(); err != nil {
 			return nil, 0, fmt.Errorf("read event %d: %w", e.ID, err)
 		}
 		page = append(page, recorded{ID: e.ID, UUID: e.EventID, CallID: read.CallID, Event: bodies[i], ReceivedAt: e.ReceivedAt.Time(), Kind: e.Kind})

@@ -61,43 +61,59 @@ func (s *rebuildService) rebuild(ctx context.Context, tell func(done, total int6
 }
 
 // round folds what is behind a place of the log until there is no more. While
-// one chunk is written the next one is read.
+// one chunk is written the next one is opened and the one after it read.
 func (s *rebuildService) round(ctx context.Context, generation, at int64, tell func(int64)) (int64, error) {
-	chunks := make(chan []*received, 1)
+	read, opened := make(chan []*entry, 1), make(chan []*received, 1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		defer close(chunks)
+		defer close(read)
 		for after := at; ; {
 			entries, err := s.store.chunk(ctx, after, rebuildChunk)
 			if err != nil || len(entries) == 0 {
 				return err
 			}
-			chunk, err := s.read(ctx, entries)
+			after = entries[len(entries)-1].ID
+			if !hand(ctx, read, entries) {
+				return ctx.Err()
+			}
+		}
+	})
+	g.Go(func() error {
+		defer close(opened)
+		for entries := range read {
+			chunk, err := s.open(ctx, entries)
 			if err != nil {
 				return err
 			}
-			select {
-			case chunks <- chunk:
-			case <-ctx.Done():
+			if !hand(ctx, opened, chunk) {
 				return ctx.Err()
 			}
-			after = entries[len(entries)-1].ID
 		}
+		return nil
 	})
 	done := at
 	g.Go(func() error {
-		for chunk := range chunks {
-			last := chunk[len(chunk)-1].ID
+		for chunk := range opened {
 			if err := s.fold(ctx, generation, done, chunk); err != nil {
 				return err
 			}
-			done = last
+			done = chunk[len(chunk)-1].ID
 			tell(done)
 		}
 		return nil
 	})
 	err := g.Wait()
 	return done, err
+}
+
+// hand passes a value on; false if ctx ended first.
+func hand[T any](ctx context.Context, to chan<- T, v T) bool {
+	select {
+	case to <- v:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // fold writes a chunk, if the generation still is the one that is built and
@@ -141,8 +157,8 @@ func (s *rebuildService) finish(ctx context.Context, generation, at int64) (swit
 	return switched, err
 }
 
-// read opens entries of the log again, for the projections.
-func (s *rebuildService) read(ctx context.Context, entries []*entry) ([]*received, error) {
+// open makes of entries of the log what the projections are made of.
+func (s *rebuildService) open(ctx context.Context, entries []*entry) ([]*received, error) {
 	ciphers, err := s.events.ciphers(ctx, entries)
 	if err != nil {
 		return nil, err
@@ -159,7 +175,7 @@ func (s *rebuildService) read(ctx context.Context, entries []*entry) ([]*receive
 			continue // what is in the clear still counts
 		}
 		r.event.Raw = body
-		if err := (&eventReader{event: r.event, seen: map[string]bool{}}).read(); err != nil {
+		if err := (&eventReader{event: r.event}).read(); err != nil {
 			return nil, fmt.Errorf("read event %d: %w", e.ID, err)
 		}
 		r.Kind = kinds[r.event.Type] // a newer program may know more types
