@@ -260,8 +260,8 @@ func feedTelephony(t *testing.T, p *apptest.Product, c *canaries, provider strin
 	} {
 		p.Exchange(p.Request(p.Key, http.MethodGet, path, nil))
 	}
-	p.Call(http.MethodPost, "/telephony/calls/"+call+"/delegate", `{"destination":"901"}`, nil)
-	p.Call(http.MethodPost, "/telephony/calls/"+c.at("unknown call delegated")+"/delegate", `{"destination":"901"}`, nil)
+	p.Call(http.MethodPost, "/telephony/calls/"+call+"/delegate", `{"destination":"`+c.at("destination by hand")+`"}`, nil)
+	p.Call(http.MethodPost, "/telephony/calls/"+c.at("unknown call delegated")+"/delegate", `{"destination":"`+c.at("destination by hand")+`"}`, nil)
 	p.Call(http.MethodPost, "/telephony/dial", map[string]any{"numbers": []string{c.digits("number to dial")}, "destination": "100", "code": c.at("code to dial")}, nil)
 	p.Call(http.MethodPost, "/telephony/dial", `{"numbers":"`+c.at("bad number to dial")+`"}`, nil)
 	p.Call(http.MethodPost, "/telephony/calls/rebuild", nil, nil)

@@ -281,7 +281,7 @@ func rebuildOf(b *testing.B, p *apptest.Process) int64 {
 }
 
 // rebuildChunk is how many events the product folds in a transaction.
-const rebuildChunk = 2000
+const rebuildChunk = 5000
 
 // rebuildBeside is the generation that rawRebuild makes: the product has fewer.
 const rebuildBeside = 1000

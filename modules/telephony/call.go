@@ -192,6 +192,12 @@ func (f *facts) figures() figures {
 		out.Queue = waitQueue
 	}
 	over := f.State == stateFinished
+	for _, a := range out.Actors {
+		if over && a.entered != 0 { // nobody said that he left: then it was at the end
+			a.Talks++
+			a.Talk += span64(a.entered, f.Finished)
+		}
+	}
 	answered := said[kindEntered] || said[kindOngoing]
 	switch {
 	case answered:
@@ -298,6 +304,16 @@ func (c *counter) add(o counter, times int64) {
 	for i := range to {
 		*to[i] += times * *from[i]
 	}
+}
+
+// shrinks tells whether it takes something away.
+func (c counter) shrinks() bool {
+	for _, n := range c.fields() {
+		if *n < 0 {
+			return true
+		}
+	}
+	return false
 }
 
 const hour = int64(time.Hour / time.Microsecond)

@@ -59,7 +59,7 @@ func newDelegationService(c delegationConfig) (*delegationService, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Invalid, err, "telephony.rules")
 	}
-	return &delegationService{delegationConfig: c, store: &delegationStore{db: c.DB}, rules: rules}, nil
+	return &delegationService{delegationConfig: c, store: &delegationStore{db: c.DB, keys: c.Keys}, rules: rules}, nil
 }
 
 // standing is a call that stands by.

@@ -45,32 +45,44 @@ type delegation struct {
 // delegationStore keeps delegations.
 type delegationStore struct {
 	db     *store.DB
+	keys   *seal.Keyring
 	shared shared
 }
 
 const delegationColumns = `call, name, event, customer, state, destination, attempts, due_at, tried_at, settled_at, detail`
 
-func scanDelegation(scan func(...any) error) (*delegation, error) {
+// sealDestination closes where a call goes: by hand that may be somebody's own
+// number.
+func (s *delegationStore) sealDestination(destination string) []byte {
+	return s.keys.System().Seal(nil, []byte(destination), sealDestination)
+}
+
+func (s *delegationStore) scan(scan func(...any) error) (*delegation, error) {
 	var d delegation
-	var call []byte
+	var call, destination []byte
 	var customer int64
-	err := scan(&call, &d.Name, &d.Event, &customer, &d.State, &d.Destination, &d.Attempts, &d.DueAt, &d.TriedAt, &d.SettledAt, &d.Detail)
+	err := scan(&call, &d.Name, &d.Event, &customer, &d.State, &destination, &d.Attempts, &d.DueAt, &d.TriedAt, &d.SettledAt, &d.Detail)
 	if err != nil {
 		return nil, err
 	}
+	plain, err := s.keys.System().Open(nil, destination, sealDestination)
+	if err != nil {
+		return nil, err
+	}
+	d.Destination = string(plain)
 	d.Call, d.Returning = seal.Index(call), customer == 1
 	return &d, nil
 }
 
 // plan inserts delegations of calls that have none yet, and tells which these
 // were. No call may be there twice.
-func (*delegationStore) plan(ctx context.Context, tx store.Querier, list []*delegation) (fresh map[seal.Index]bool, err error) {
+func (s *delegationStore) plan(ctx context.Context, tx store.Querier, list []*delegation) (fresh map[seal.Index]bool, err error) {
 	fresh = make(map[seal.Index]bool, len(list))
 	for len(list) > 0 {
 		n := store.Chunk(len(list))
 		args := make([]any, 0, 11*n)
 		for _, d := range list[:n] {
-			args = append(args, d.Call[:], d.Name, d.Event, count(d.Returning), d.State, d.Destination, d.Attempts, d.DueAt, d.TriedAt, d.SettledAt, d.Detail)
+			args = append(args, d.Call[:], d.Name, d.Event, count(d.Returning), d.State, s.sealDestination(d.Destination), d.Attempts, d.DueAt, d.TriedAt, d.SettledAt, d.Detail)
 		}
 		list = list[n:]
 		err := store.Each(ctx, tx, `insert into telephony_delegation (`+delegationColumns+`) values `+store.Values(n, 11, 1)+
@@ -100,7 +112,7 @@ func (s *delegationStore) by(ctx context.Context, event int64) (*delegation, err
 }
 
 func (s *delegationStore) one(ctx context.Context, query string, arg any) (*delegation, error) {
-	d, err := scanDelegation(s.db.Read().QueryRowContext(ctx, query, arg).Scan)
+	d, err := s.scan(s.db.Read().QueryRowContext(ctx, query, arg).Scan)
 	if store.IsNotFound(err) {
 		return nil, nil
 	}
@@ -111,7 +123,7 @@ func (s *delegationStore) one(ctx context.Context, query string, arg any) (*dele
 func (s *delegationStore) pending(ctx context.Context, limit int) (out []*delegation, err error) {
 	err = store.Each(ctx, s.db.Read(), `select `+delegationColumns+` from telephony_delegation where state = 'pending' order by event limit $1`, []any{limit},
 		func(scan func(...any) error) error {
-			d, err := scanDelegation(scan)
+			d, err := s.scan(scan)
 			out = append(out, d)
 			return err
 		})
@@ -135,7 +147,7 @@ func (s *delegationStore) untried(ctx context.Context, from, to store.Micros, li
 // somebody else got ahead.
 func (s *delegationStore) claim(ctx context.Context, d *delegation, destination string, at store.Micros) (bool, error) {
 	ok, err := s.shared.change(ctx, s.db, `update telephony_delegation set attempts = attempts + 1, destination = $1, tried_at = $2, detail = $3
-		where call = $4 and state = 'pending' and attempts = $5`, destination, at, tryUnderWay, d.Call[:], d.Attempts)
+		where call = $4 and state = 'pending' and attempts = $5`, s.sealDestination(destination), at, tryUnderWay, d.Call[:], d.Attempts)
 	if ok {
 		d.Attempts++
 		d.Destination, d.TriedAt, d.Detail = destination, &at, tryUnderWay
@@ -166,7 +178,7 @@ func (s *delegationStore) settle(ctx context.Context, d *delegation, state, deta
 // false if a try began or ended since d was read.
 func (s *delegationStore) take(ctx context.Context, d *delegation, destination string, at store.Micros) (bool, error) {
 	ok, err := s.shared.change(ctx, s.db, `update telephony_delegation set state = 'manual', attempts = attempts + 1, destination = $1, detail = '', tried_at = $2, settled_at = $2
-		where call = $3 and state = 'pending' and attempts = $4 and detail = $5`, destination, at, d.Call[:], d.Attempts, d.Detail)
+		where call = $3 and state = 'pending' and attempts = $4 and detail = $5`, s.sealDestination(destination), at, d.Call[:], d.Attempts, d.Detail)
 	if ok {
 		d.Attempts++
 		d.State, d.Destination, d.Detail = delegationManual, destination, ""

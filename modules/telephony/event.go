@@ -190,12 +190,17 @@ func (r *eventReader) read() error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
+	text := string(r.event.Raw) // what is read are parts of it
 	for dec.PeekKind() != '}' {
 		name, err := dec.ReadValue()
 		if err != nil {
 			return err
 		}
-		to, actor := r.member(name)
+		plain, err := unquote(name, text, int(dec.InputOffset()))
+		if err != nil {
+			return err
+		}
+		to := r.place(plain)
 		if to == nil {
 			if err := dec.SkipValue(); err != nil {
 				return err
@@ -206,42 +211,29 @@ func (r *eventReader) read() error {
 		if err != nil {
 			return err
 		}
-		if actor {
-			end := int(dec.InputOffset())
+		end := int(dec.InputOffset())
+		if plain == "actor" || plain == "number" {
 			r.event.actorAt = append(r.event.actorAt, span{end - len(value), end})
 		}
 		switch value.Kind() {
 		case '"':
-			if *to, err = unquote(value); err != nil {
+			if *to, err = unquote(value, text, end); err != nil {
 				return err
 			}
 		case '0': // some senders write numbers as numbers
-			*to = string(value)
+			*to = text[end-len(value) : end]
 		}
 	}
 	return nil
 }
 
-// member is where the text of a member goes, nil for one without a meaning,
-// and whether it tells of the actor. The name is quoted.
-func (r *eventReader) member(name jsontext.Value) (to *string, actor bool) {
-	if bytes.IndexByte(name, '\\') >= 0 {
-		plain, err := unquote(name)
-		if err != nil {
-			return nil, false
-		}
-		return r.place(plain), plain == "actor" || plain == "number"
-	}
-	plain := name[1 : len(name)-1]
-	return r.place(string(plain)), string(plain) == "actor" || string(plain) == "number"
-}
-
-func unquote(value jsontext.Value) (string, error) {
+// unquote gives the text of a JSON string that ends at a place of the whole.
+func unquote(value jsontext.Value, whole string, end int) (string, error) {
 	if bytes.IndexByte(value, '\\') < 0 {
-		return string(value[1 : len(value)-1]), nil
+		return whole[end-len(value)+1 : end-1], nil
 	}
-	text, err := jsontext.AppendUnquote(nil, value)
-	return string(text), err
+	plain, err := jsontext.AppendUnquote(nil, value)
+	return string(plain), err
 }
 
 // check says what is wrong with what was read.

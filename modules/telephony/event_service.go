@@ -19,11 +19,12 @@ import (
 
 // What is sealed says what it is, so that one blob cannot pass for another.
 const (
-	sealEvent     = "telephony.event"
-	sealActorPart = "telephony.event.actor"
-	sealCall      = "telephony.call"
-	sealName      = "telephony.call.name"
-	sealActor     = "telephony.actor.name"
+	sealEvent       = "telephony.event"
+	sealActorPart   = "telephony.event.actor"
+	sealCall        = "telephony.call"
+	sealName        = "telephony.call.name"
+	sealActor       = "telephony.actor.name"
+	sealDestination = "telephony.delegation.destination"
 )
 
 const (
@@ -160,7 +161,7 @@ func (s *eventService) prepare(ctx context.Context, e *event) (*received, error)
 	}
 	r := &received{event: e, entry: entry{EventID: newEventID(s.keys.Index("telephony.event", string(canonical))),
 		Kind: e.Kind, At: store.MicrosOf(e.At), ReceivedAt: store.MicrosOf(s.now())}}
-	s.index(r)
+	s.index(r, nil, nil)
 	if err := s.findPersons(ctx, r); err != nil {
 		return nil, err
 	}
@@ -175,24 +176,41 @@ func newEventID(digest seal.Index) [16]byte {
 	return digest
 }
 
-// index fills in by what the event is found.
-func (s *eventService) index(r *received) {
-	e := r.event
-	point := func(x seal.Index) *seal.Index { return &x }
-	if e.CallID != "" {
-		r.Call = point(s.callIndex(e.CallID))
+// known remembers blind indexes while a part of the log is read: the same
+// numbers come again and again.
+type known map[string]*seal.Index
+
+func (k known) index(value string, make func(string) seal.Index) *seal.Index {
+	x := k[value]
+	if x == nil {
+		made := make(value)
+		x = &made
+		if k != nil {
+			k[value] = x
+		}
 	}
-	if e.Code != "" && strings.HasPrefix(e.Type, "dialer.") {
-		r.Code = point(s.keys.Index("code", e.Code))
+	return x
+}
+
+// index fills in by what the event is found.
+func (s *eventService) index(r *received, numbers, actors known) {
+	e := r.event
+	if e.CallID != "" && r.Call == nil {
+		call := s.callIndex(e.CallID)
+		r.Call = &call
+	}
+	if e.Code != "" && r.Code == nil && strings.HasPrefix(e.Type, "dialer.") {
+		code := s.keys.Index("code", e.Code)
+		r.Code = &code
 	}
 	if e.OurNumber != "" {
-		r.our = point(s.numberIndex(e.OurNumber))
+		r.our = numbers.index(e.OurNumber, s.numberIndex)
 	}
 	if e.TheirNumber != "" {
-		r.their = point(s.numberIndex(e.TheirNumber))
+		r.their = numbers.index(e.TheirNumber, s.numberIndex)
 	}
 	if e.Actor != "" {
-		r.actor = point(s.keys.Index("actor", e.Actor))
+		r.actor = actors.index(e.Actor, func(actor string) seal.Index { return s.keys.Index("actor", actor) })
 	}
 }
 
@@ -410,7 +428,7 @@ func (s *eventService) write(ctx context.Context, tx store.Querier, batch []*rec
 	if err := appendLog(ctx, tx, added); err != nil {
 		return nil, nil, 0, false, err
 	}
-	result, err := s.calls.project(ctx, tx, h.Generation, fresh)
+	result, err := s.calls.project(ctx, tx, h.Generation, fresh, nil)
 	if err != nil {
 		return nil, nil, 0, false, err
 	}

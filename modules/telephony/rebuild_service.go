@@ -24,7 +24,7 @@ type rebuildService struct {
 
 // rebuildChunk is how many events one transaction folds: few enough that
 // webhooks, which wait for it, notice nothing.
-const rebuildChunk = 2000
+const rebuildChunk = 5000
 
 // rebuild hears of its progress by tell; it ends with ctx. Conflict if another
 // rebuild runs.
@@ -38,14 +38,15 @@ func (s *rebuildService) rebuild(ctx context.Context, tell func(done, total int6
 		if err != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			if aerr := s.store.abandon(last, generation); aerr != nil {
+			if aerr := s.store.abandon(last, generation, store.MicrosOf(s.now())); aerr != nil {
 				s.log.Warn("a rebuild that failed cannot be abandoned; it counts as running for a while", "error", aerr)
 			}
 		}
 	}()
 	var at int64
+	seen := new(seenCalls)
 	for {
-		done, err := s.round(ctx, generation, at, func(n int64) { tell(n, max(total, n)) })
+		done, err := s.round(ctx, generation, at, seen, func(n int64) { tell(n, max(total, n)) })
 		if err != nil {
 			return 0, fmt.Errorf("rebuild: %w", err)
 		}
@@ -62,8 +63,8 @@ func (s *rebuildService) rebuild(ctx context.Context, tell func(done, total int6
 
 // round folds what is behind a place of the log until there is no more. While
 // one chunk is written the next one is opened and the one after it read.
-func (s *rebuildService) round(ctx context.Context, generation, at int64, tell func(int64)) (int64, error) {
-	read, opened := make(chan []*entry, 1), make(chan []*received, 1)
+func (s *rebuildService) round(ctx context.Context, generation, at int64, seen *seenCalls, tell func(int64)) (int64, error) {
+	read, opened := make(chan []*entry, 2), make(chan []*received, 2)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(read)
@@ -81,8 +82,12 @@ func (s *rebuildService) round(ctx context.Context, generation, at int64, tell f
 	g.Go(func() error {
 		defer close(opened)
 		for entries := range read {
-			chunk, err := s.open(ctx, entries)
-			if err != nil {
+			chunk := make([]*received, len(entries))
+			var halves errgroup.Group
+			middle := len(entries) / 2
+			halves.Go(func() error { return s.open(ctx, entries[:middle], chunk[:middle]) })
+			halves.Go(func() error { return s.open(ctx, entries[middle:], chunk[middle:]) })
+			if err := halves.Wait(); err != nil {
 				return err
 			}
 			if !hand(ctx, opened, chunk) {
@@ -94,7 +99,7 @@ func (s *rebuildService) round(ctx context.Context, generation, at int64, tell f
 	done := at
 	g.Go(func() error {
 		for chunk := range opened {
-			if err := s.fold(ctx, generation, done, chunk); err != nil {
+			if err := s.fold(ctx, generation, done, chunk, seen); err != nil {
 				return err
 			}
 			done = chunk[len(chunk)-1].ID
@@ -118,7 +123,7 @@ func hand[T any](ctx context.Context, to chan<- T, v T) bool {
 
 // fold writes a chunk, if the generation still is the one that is built and
 // has come to where the chunk begins.
-func (s *rebuildService) fold(ctx context.Context, generation, from int64, chunk []*received) error {
+func (s *rebuildService) fold(ctx context.Context, generation, from int64, chunk []*received, seen *seenCalls) error {
 	return s.store.db.Tx(ctx, func(tx store.Querier) error {
 		h, err := lockHead(ctx, tx, s.store.db.Engine())
 		if err != nil {
@@ -127,7 +132,7 @@ func (s *rebuildService) fold(ctx context.Context, generation, from int64, chunk
 		if h.Building != generation || h.Position != from {
 			return errs.New(errs.Conflict, "another rebuild has begun")
 		}
-		if _, err := s.events.calls.project(ctx, tx, generation, chunk); err != nil {
+		if _, err := s.events.calls.project(ctx, tx, generation, chunk, seen); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `update telephony_head set position = $1, built_at = $2 where one = 1`, chunk[len(chunk)-1].ID, store.MicrosOf(s.now()))
@@ -158,28 +163,31 @@ func (s *rebuildService) finish(ctx context.Context, generation, at int64) (swit
 }
 
 // open makes of entries of the log what the projections are made of.
-func (s *rebuildService) open(ctx context.Context, entries []*entry) ([]*received, error) {
+func (s *rebuildService) open(ctx context.Context, entries []*entry, out []*received) error {
 	ciphers, err := s.events.ciphers(ctx, entries)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := make([]*received, len(entries))
+	numbers, actors := known{}, known{}
+	all, events := make([]received, len(entries)), make([]event, len(entries))
 	for i, e := range entries {
-		r := &received{entry: *e, event: &event{Kind: e.Kind, At: e.At.Time()}, cipher: ciphers[i].caller}
+		r := &all[i]
+		events[i] = event{Kind: e.Kind, At: e.At.Time()}
+		*r = received{entry: *e, event: &events[i], cipher: ciphers[i].caller}
 		out[i] = r
 		body, err := ciphers[i].open(e)
 		if err != nil {
-			return nil, fmt.Errorf("open event %d: %w", e.ID, err)
+			return fmt.Errorf("open event %d: %w", e.ID, err)
 		}
 		if body == nil {
 			continue // what is in the clear still counts
 		}
 		r.event.Raw = body
 		if err := (&eventReader{event: r.event}).read(); err != nil {
-			return nil, fmt.Errorf("read event %d: %w", e.ID, err)
+			return fmt.Errorf("read event %d: %w", e.ID, err)
 		}
 		r.Kind = kinds[r.event.Type] // a newer program may know more types
-		s.events.index(r)
+		s.events.index(r, numbers, actors)
 		if r.their != nil {
 			_, r.phone = s.events.phone(r.event.TheirNumber)
 		}
@@ -190,7 +198,7 @@ func (s *rebuildService) open(ctx context.Context, entries []*entry) ([]*receive
 			}
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // stir has the sweeper look.
@@ -214,7 +222,7 @@ func (s *rebuildService) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		for {
-			n, err := s.store.sweep(ctx, 500)
+			n, err := s.store.sweep(ctx, s.now(), 500)
 			if err != nil && ctx.Err() == nil {
 				s.log.Warn("an old generation of the projections cannot be removed; will retry", "error", err)
 			}

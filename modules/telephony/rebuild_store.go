@@ -2,9 +2,11 @@ package telephony
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
 	"switchboard/platform/errs"
+	"switchboard/platform/seal"
 	"switchboard/platform/store"
 )
 
@@ -32,17 +34,49 @@ func (s *rebuildStore) begin(ctx context.Context, now time.Time) (generation, to
 	return generation, total, err
 }
 
-// abandon gives a generation up.
-func (s *rebuildStore) abandon(ctx context.Context, generation int64) error {
+// abandon gives a generation up that has not moved since.
+func (s *rebuildStore) abandon(ctx context.Context, generation int64, since store.Micros) error {
 	return s.db.Tx(ctx, func(tx store.Querier) error {
-		_, err := tx.ExecContext(ctx, `update telephony_head set building = 0 where one = 1 and building = $1`, generation)
+		_, err := tx.ExecContext(ctx, `update telephony_head set building = 0 where one = 1 and building = $1 and built_at <= $2`, generation, since)
 		return err
 	})
 }
 
-// chunk reads the log behind a place.
+// chunk reads the log behind a place, as much of it as projections need.
 func (s *rebuildStore) chunk(ctx context.Context, after int64, limit int) ([]*entry, error) {
-	return eachEntry(ctx, s.db.Read(), `select `+entryColumns+` from telephony_event where id > $1 order by id limit $2`, []any{after, limit})
+	out, room := make([]*entry, 0, limit), make([]entry, limit)
+	// Blobs are copied into large pieces: one each would keep the collector of
+	// garbage busier than the database.
+	var piece []byte
+	keep := func(b sql.RawBytes) []byte {
+		if b == nil {
+			return nil
+		}
+		if len(piece)+len(b) > cap(piece) {
+			piece = make([]byte, 0, max(256<<10, len(b)))
+		}
+		at := len(piece)
+		piece = append(piece, b...)
+		return piece[at:len(piece):len(piece)]
+	}
+	var call, subject, sealed, actor, actorSealed sql.RawBytes
+	err := store.Each(ctx, s.db.Read(), `select id, kind, occurred_at, call, subject, sealed, actor, actor_sealed from telephony_event where id > $1 order by id limit $2`,
+		[]any{after, limit}, func(scan func(...any) error) error {
+			e := &room[len(out)]
+			if err := scan(&e.ID, &e.Kind, &e.At, &call, &subject, &sealed, &actor, &actorSealed); err != nil {
+				return err
+			}
+			e.Subject, e.Sealed, e.ActorSealed = seal.Subject(subject), keep(sealed), keep(actorSealed)
+			if call != nil {
+				e.Call = (*seal.Index)(keep(call))
+			}
+			if actor != nil {
+				e.Actor = (*seal.Subject)(keep(actor))
+			}
+			out = append(out, e)
+			return nil
+		})
+	return out, err
 }
 
 // tables are the projections, and what orders the rows of a generation.
@@ -52,11 +86,18 @@ var tables = []struct{ name, key string }{
 }
 
 // sweep removes up to limit rows of a generation that neither answers nor is
-// being built, and tells how many.
-func (s *rebuildStore) sweep(ctx context.Context, limit int) (n int64, err error) {
+// being built, and tells how many. One that a rebuild left behind which died is
+// given up first.
+func (s *rebuildStore) sweep(ctx context.Context, now time.Time, limit int) (n int64, err error) {
 	h, err := readHead(ctx, s.db.Read())
 	if err != nil {
 		return 0, err
+	}
+	if h.Building != 0 && now.Sub(h.BuiltAt.Time()).Abs() >= rebuildSilence {
+		if err := s.abandon(ctx, h.Building, h.BuiltAt); err != nil {
+			return 0, err
+		}
+		h.Building = 0
 	}
 	for _, t := range tables {
 		var gone []int64

@@ -101,14 +101,15 @@ create table telephony_stat (
 create index telephony_stat_actor on telephony_stat (generation, actor, hour);
 
 -- What was asked of the platform for a call that stood by: a fact of ours, not
--- of the log. customer: 0 new, 1 returning. name is the sealed id of the call.
+-- of the log. customer: 0 new, 1 returning. name is the sealed id of the call,
+-- destination is sealed too.
 create table telephony_delegation (
     call        blob   not null primary key,
     name        blob   not null,
     event       bigint not null,
     customer    bigint not null,
     state       text   not null,
-    destination text   not null,
+    destination blob   not null,
     attempts    bigint not null,
     due_at      bigint not null,
     tried_at    bigint,
