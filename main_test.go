@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -227,8 +228,23 @@ func onOurServers(t testing.TB, text string) string {
 	}
 	text = natsInDocs.ReplaceAllStringFunc(text, by(bustest.External))
 	text = postgresInDocs.ReplaceAllStringFunc(text, by(storetest.Postgres))
+	const platform, place = "127.0.0.1:3334", "the address of the phone platform" // which the server must know beforehand
+	text = strings.ReplaceAll(text, platform, place)
 	text = listenInDocs.ReplaceAllString(text, "--listen=127.0.0.1:0")
+	if strings.Contains(text, place) {
+		text = strings.ReplaceAll(text, place, freeAddress(t))
+	}
 	return strings.ReplaceAll(text, "http://127.0.0.1:8080", "$(cat data/server.url)")
+}
+
+// freeAddress is an address on loopback that nobody listens on now.
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 const markdownPrelude = `make() {
