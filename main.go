@@ -8,12 +8,13 @@ import (
 
 	"switchboard/modules/collector"
 	"switchboard/modules/gateway"
+	"switchboard/modules/mailing"
 	"switchboard/modules/telephony"
 	"switchboard/platform/app"
 )
 
 // modules are all parts of the product, in the order of help and of a start.
-var modules = []app.Module{collector.Module, gateway.Module, telephony.Module}
+var modules = []app.Module{collector.Module, gateway.Module, telephony.Module, mailing.Module}
 
 func main() {
 	os.Exit(app.Main(context.Background(), os.Args[1:], os.Stdout, os.Stderr, modules))

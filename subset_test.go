@@ -64,6 +64,7 @@ func TestModuleThatIsOffIsNotThere(t *testing.T) {
 			checkOff(t, p, "collector")
 			checkOff(t, p, "gateway", "/events", "/socket.io/?EIO=4&transport=polling")
 			checkOff(t, p, "telephony", "/webhook")
+			checkOff(t, p, "mailing")
 			checkOff(t, p, "eventlog")
 			checkOn(t, p, "bell")
 		})
@@ -101,6 +102,14 @@ func TestTelephonyRunsAlone(t *testing.T) {
 	checkOn(t, p, "telephony")
 }
 
+func TestMailingRunsAlone(t *testing.T) {
+	t.Parallel()
+	p := apptest.Start(t, modules, apptest.Args("--modules=mailing"))
+	checkOff(t, p, "collector")
+	checkOff(t, p, "telephony")
+	checkOn(t, p, "mailing")
+}
+
 func goroutinesOf(text string) string {
 	buf := make([]byte, 64<<20)
 	for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
@@ -116,6 +125,7 @@ var probes = map[string]struct{ path, streams string }{
 	"collector": {"/collector/events", "COLLECTOR"},
 	"gateway":   {"/gateway/rooms", "GATEWAY"},
 	"telephony": {"/telephony/calls", "TELEPHONY"},
+	"mailing":   {"/mailing/campaigns", "MAILING"},
 	"eventlog":  {"/eventlog", "EVENTLOG"}, // of the platform: there when a module logs
 	"bell":      {"/bell/ring", "BELL"},
 }

@@ -11,6 +11,7 @@ import (
 
 	"switchboard/platform/auth"
 	"switchboard/platform/bus"
+	"switchboard/platform/config"
 	"switchboard/platform/eventlog"
 	"switchboard/platform/outbox"
 	"switchboard/platform/seal"
@@ -68,5 +69,6 @@ type Platform struct {
 	Guard    *auth.Guard
 	EventLog *eventlog.Service // a module that logs events opens its log in New
 	Metrics  prometheus.Registerer
+	SMTPURL  config.Secret // the mail server, "" without one
 	Now      func() time.Time
 }

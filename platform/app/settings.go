@@ -24,6 +24,7 @@ type Settings struct {
 	DatabaseURL     config.Secret `flag:"database-url" secret:"true" doc:"PostgreSQL instead of SQLite files, as in postgres://user@host/db; each module gets a schema."`
 	AdminKey        config.Secret `secret:"true" doc:"Presets the admin key, at least 16 characters; without it the first start makes one and writes it to admin.key in the data directory."`
 	MasterKey       config.Secret `secret:"true" doc:"Key that wraps all others: 32 bytes in hex or base64, or a passphrase of at least 16 characters. Without it one is made in the data directory, for a local run only."`
+	SMTPURL         config.Secret `key:"smtp_url" secret:"true" doc:"Mail server for what is sent by e-mail, as in smtp://user:password@mail.example:587 or smtps://mail.example:465."`
 	ShutdownTimeout time.Duration `default:"20s" flag:"shutdown-timeout" doc:"How long a stop waits for requests and work in hand."`
 }
 

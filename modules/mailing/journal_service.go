@@ -1,0 +1,34 @@
+package mailing
+
+import (
+	"encoding/json"
+	"strconv"
+
+	"switchboard/platform/eventlog"
+)
+
+// entryOf makes an entry of the event log about a campaign, a message and a
+// client; an id of 0 is none. data may be nil, and must hold nothing personal.
+func entryOf(event string, campaign, message, client int64, data map[string]any) eventlog.Entry {
+	e := eventlog.Entry{Event: event, Refs: make([]eventlog.Ref, 0, 3)}
+	for _, ref := range [...]struct {
+		kind string
+		id   int64
+	}{{refCampaign, campaign}, {refMessage, message}, {refClient, client}} {
+		if ref.id == 0 {
+			continue
+		}
+		id := strconv.FormatInt(ref.id, 10)
+		e.Refs = append(e.Refs, eventlog.Ref{Kind: ref.kind, ID: id})
+		if e.Text != "" {
+			e.Text += ", "
+		}
+		e.Text += ref.kind + ": " + id
+	}
+	if len(data) > 0 {
+		if raw, err := json.Marshal(data); err == nil { // numbers and texts have a JSON form
+			e.Data = raw
+		}
+	}
+	return e
+}

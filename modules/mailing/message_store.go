@@ -1,0 +1,233 @@
+package mailing
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"switchboard/platform/errs"
+	"switchboard/platform/seal"
+	"switchboard/platform/store"
+)
+
+// messageStore keeps messages, and with every change of their status the
+// counters.
+type messageStore struct{ db *store.DB }
+
+// messageQuery selects messages, by id; zero fields do not restrict.
+type messageQuery struct {
+	Campaign, Client *int64
+	Status           []messageStatus
+	After            int64
+	Limit            int
+}
+
+const messageColumns = `id, campaign, client, status, attempts, due_at, created_at, sent_at, delivered, last_error`
+
+func scanMessage(scan func(...any) error) (message, error) {
+	var m message
+	var due, created store.Micros
+	var sent sql.Null[store.Micros]
+	err := scan(&m.ID, &m.CampaignID, &m.ClientID, &m.Status, &m.Attempts, &due, &created, &sent, &m.Delivered, &m.LastError)
+	m.DueAt, m.CreatedAt = due.Time(), created.Time()
+	if sent.Valid {
+		at := sent.V.Time()
+		m.SentAt = &at
+	}
+	return m, err
+}
+
+// list gives the messages of q. With several statuses each is a range of the
+// index of its own, merged.
+func (s *messageStore) list(ctx context.Context, q messageQuery) (out []message, err error) {
+	statuses := q.Status
+	if len(statuses) == 0 || q.Campaign == nil {
+		statuses = []messageStatus{-1}
+	}
+	var parts []string
+	var args []any
+	bind := func(v any) string {
+		args = append(args, v)
+		return fmt.Sprintf("$%d", len(args))
+	}
+	for i, status := range statuses {
+		where := []string{"id > " + bind(q.After)}
+		if q.Campaign != nil {
+			where = append(where, "campaign = "+bind(*q.Campaign))
+		}
+		if q.Client != nil {
+			where = append(where, "client = "+bind(*q.Client))
+		}
+		if status >= 0 {
+			where = append(where, "status = "+bind(int64(status)))
+		}
+		part := `select ` + messageColumns + ` from mailing_message where ` + strings.Join(where, " and ") + ` order by id limit ` + bind(q.Limit)
+		if len(statuses) > 1 {
+			part = `select ` + messageColumns + ` from (` + part + fmt.Sprintf(`) as t%d`, i)
+		}
+		parts = append(parts, part)
+	}
+	text := parts[0]
+	if len(parts) > 1 {
+		text = strings.Join(parts, " union all ") + " order by id limit " + bind(q.Limit)
+	}
+	err = store.Each(ctx, s.db.Read(), text, args, func(scan func(...any) error) error {
+		m, err := scanMessage(scan)
+		out = append(out, m)
+		return err
+	})
+	return out, err
+}
+
+// get gives one message; NotFound if there is none.
+func (s *messageStore) get(ctx context.Context, id int64) (message, error) {
+	m, err := scanMessage(s.db.Read().QueryRowContext(ctx, `select `+messageColumns+` from mailing_message where id = $1`, id).Scan)
+	if store.IsNotFound(err) {
+		return m, errs.New(errs.NotFound, "no such message")
+	}
+	return m, err
+}
+
+// planned is a message to be made.
+type planned struct {
+	Client int64
+	Phone  seal.Index
+	Status messageStatus
+	Due    time.Time
+	Error  string
+}
+
+// plan makes messages of a campaign, but for numbers that have one already, and
+// gives how many there were.
+func (s *messageStore) plan(ctx context.Context, tx store.Querier, campaign int64, list []planned, now time.Time) (fresh int, err error) {
+	for len(list) > 0 {
+		n := store.Chunk(len(list))
+		first, err := nextIDs(ctx, tx, "message", n)
+		if err != nil {
+			return 0, err
+		}
+		args := make([]any, 0, 12*n)
+		for i, p := range list[:n] {
+			args = append(args, first+int64(i), campaign, p.Client, p.Phone[:], int64(p.Status), 0, store.MicrosOf(p.Due), 0, store.MicrosOf(now), nil, "", p.Error)
+		}
+		list = list[n:]
+		t := tally{}
+		err = store.Each(ctx, tx, `insert into mailing_message (id, campaign, client, phone, status, attempts, due_at, claim, created_at, sent_at, delivered, last_error) values `+
+			store.Values(n, 12, 1)+` on conflict (campaign, phone) do nothing returning status`, args, func(scan func(...any) error) error {
+			var status messageStatus
+			err := scan(&status)
+			t[tallyKey{campaign, status}]++
+			fresh++
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+		if err := t.save(ctx, tx); err != nil {
+			return 0, err
+		}
+	}
+	return fresh, nil
+}
+
+// settle changes the status of those of the messages that are in one of from,
+// and gives how many these were.
+func (s *messageStore) settle(ctx context.Context, tx store.Querier, ids []int64, from []messageStatus, to messageStatus, lastError string) (n int64, err error) {
+	t := tally{}
+	for _, id := range ids {
+		var campaign int64
+		var was messageStatus
+		err := tx.QueryRowContext(ctx, `select campaign, status from mailing_message where id = $1`, id).Scan(&campaign, &was)
+		if store.IsNotFound(err) || err == nil && !isOneOf(was, from) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if _, err := tx.ExecContext(ctx, `update mailing_message set status = $1, last_error = $2, claim = claim + 1 where id = $3`, int64(to), lastError, id); err != nil {
+			return 0, err
+		}
+		t.move(campaign, was, to)
+		n++
+	}
+	return n, t.save(ctx, tx)
+}
+
+func isOneOf(s messageStatus, list []messageStatus) bool {
+	for _, one := range list {
+		if s == one {
+			return true
+		}
+	}
+	return false
+}
+
+// ofClient gives the open messages of a client.
+func (s *messageStore) ofClient(ctx context.Context, tx store.Querier, client int64) (ids []int64, err error) {
+	err = store.Each(ctx, tx, `select id from mailing_message where client = $1 and status in (0, 1, 3) order by id`, []any{client}, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
+// close makes up to limit open messages of a campaign final, and tells how many
+// there were. Those that a worker has are left to it until their time is over.
+func (s *messageStore) close(ctx context.Context, campaign int64, to messageStatus, reason string, now time.Time, limit int) (n int64, err error) {
+	err = s.db.Tx(ctx, func(tx store.Querier) error {
+		var ids []int64
+		err := store.Each(ctx, tx, `select id from mailing_message where campaign = $1 and status in (0, 1, 3) and (status <> 1 or due_at < $2) order by due_at, id limit $3`,
+			[]any{campaign, store.MicrosOf(now), limit}, func(scan func(...any) error) error {
+				var id int64
+				err := scan(&id)
+				ids = append(ids, id)
+				return err
+			})
+		if err != nil {
+			return err
+		}
+		n, err = s.settle(ctx, tx, ids, open, to, reason)
+		return err
+	})
+	return n, err
+}
+
+// retry makes failed messages pending again, those with these ids or all, up to
+// limit, and gives how many there were.
+func (s *messageStore) retry(ctx context.Context, campaign int64, ids []int64, limit int, now time.Time) (n int64, err error) {
+	err = s.db.Tx(ctx, func(tx store.Querier) error {
+		list := ids
+		if list == nil {
+			err := store.Each(ctx, tx, `select id from mailing_message where campaign = $1 and status = $2 order by id limit $3`, []any{campaign, int64(messageFailed), limit}, func(scan func(...any) error) error {
+				var id int64
+				err := scan(&id)
+				list = append(list, id)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		t := tally{}
+		n = 0
+		for _, id := range list {
+			res, err := tx.ExecContext(ctx, `update mailing_message set status = $1, due_at = $2, last_error = '', claim = claim + 1 where id = $3 and campaign = $4 and status = $5`,
+				int64(messagePending), store.MicrosOf(now), id, campaign, int64(messageFailed))
+			if err != nil {
+				return err
+			}
+			if done, err := res.RowsAffected(); err != nil {
+				return err
+			} else if done == 1 {
+				t.move(campaign, messageFailed, messagePending)
+				n++
+			}
+		}
+		return t.save(ctx, tx)
+	})
+	return n, err
+}

@@ -1,0 +1,131 @@
+package mailing
+
+import (
+	"context"
+	"embed"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"switchboard/platform/app"
+	"switchboard/platform/eventlog"
+	"switchboard/platform/store"
+	"switchboard/platform/web"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Module describes mailing.
+var Module = app.Module{
+	Name:       "mailing",
+	Doc:        "runs message campaigns to filtered clients inside time windows, against a provider that fails in every way",
+	Config:     func() any { return new(Config) },
+	Migrations: migrations,
+	Commands:   func() []*cobra.Command { return []*cobra.Command{mailingCommand(), logsCommand(), probeCommand()} },
+	Try: func(url, keyFile string) string {
+		return "curl -H \"Authorization: Bearer $(cat " + keyFile + ")\" " + url + "/mailing/clients -d '{\"phone_number\":\"79161234567\",\"tag\":\"vip\",\"timezone\":\"Europe/Moscow\"}'"
+	},
+	New: newService,
+}
+
+const tag = "mailing"
+
+// mailingCommand is "app mailing".
+func mailingCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "mailing", Short: "Clients and campaigns", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(clientsCommand(), campaignsCommand())
+	return cmd
+}
+
+// service is mailing at work.
+type service struct {
+	p            app.Platform
+	cfg          *Config
+	logged       *eventlog.Log
+	clients      *clientService
+	suppressions *suppressionService
+	campaigns    *campaignService
+	sender       *senderClient
+	dispatch     *dispatcher
+	reports      *reportService
+	messages     *messageStore
+}
+
+func newService(p app.Platform) (app.Service, error) {
+	s := &service{p: p, cfg: p.Config.(*Config)}
+	var err error
+	if s.logged, err = p.EventLog.Open(tag, s.cfg.Log); err != nil {
+		return nil, err
+	}
+	closed := &gate{}
+	m := newMetrics(p.Metrics, closed)
+	messages := &messageStore{p.DB}
+	s.messages = messages
+	s.sender = newSenderClient(s.cfg.SenderURL, s.cfg.SenderToken.Reveal(), s.cfg.SenderTimeout, s.cfg.Concurrency)
+	s.clients = newClientService(p.DB, p.Seal, s.logged, p.Now)
+	s.clients.onDeleted = func(ctx context.Context, tx store.Querier, client int64) error {
+		ids, err := messages.ofClient(ctx, tx, client)
+		if err == nil {
+			_, err = messages.settle(ctx, tx, ids, open, messageCanceled, "the client was deleted")
+		}
+		return err
+	}
+	s.suppressions = newSuppressionService(p.DB, p.Seal, s.logged, p.Now)
+	limit := rate.Inf
+	if s.cfg.Rate > 0 {
+		limit = rate.Limit(s.cfg.Rate)
+	}
+	s.dispatch = &dispatcher{cfg: s.cfg, campaigns: &campaignStore{p.DB}, messages: messages, store: &dispatchStore{p.DB}, clients: s.clients, suppressions: s.suppressions,
+		sender: s.sender, gate: closed, limit: rate.NewLimiter(limit, max(1, int(s.cfg.Rate/10))), bus: p.Bus, relay: p.Outbox, logged: s.logged, metrics: m, log: p.Log, now: p.Now,
+		look: make(chan struct{}, 1), empty: map[int64]time.Time{}, zones: map[string]*time.Location{}}
+	mail, err := newReportMailClient(p.SMTPURL, s.cfg.ReportFrom)
+	if err != nil {
+		return nil, err
+	}
+	if s.reports, err = newReportService(reportConfig{To: s.cfg.ReportTo, At: s.cfg.ReportAt, TimeZone: s.cfg.ReportTimeZone,
+		Settled: func(result string) { m.reports.WithLabelValues(result).Inc() }}, p.DB, mail, s.logged, p.Log, p.Now); err != nil {
+		return nil, err
+	}
+	s.campaigns = &campaignService{store: s.dispatch.campaigns, messages: messages, clients: s.clients, sender: s.sender, logged: s.logged, now: p.Now, wake: s.dispatch.wake}
+	return s, nil
+}
+
+// Routes declares the operations of mailing.
+func (s *service) Routes(r *web.Router) error {
+	(&clientHTTP{s.clients}).routes(r)
+	(&importHTTP{newImportService(s.clients, s.p.Now), s.p.Log, s.p.Now}).routes(r)
+	(&campaignHTTP{s.campaigns, &previewService{&previewStore{s.p.DB}, s.campaigns, s.clients, s.suppressions}}).routes(r)
+	(&messageHTTP{s.campaigns, s.messages}).routes(r)
+	(&statHTTP{s.campaigns, &statStore{s.p.DB}}).routes(r)
+	(&resendHTTP{&resendService{&resendStore{s.p.DB}, s.campaigns, s.messages, s.logged, s.p.Now}}).routes(r)
+	(&suppressionHTTP{s.suppressions}).routes(r)
+	(&callbackHTTP{newCallbackService(s.p.DB, s.suppressions, s.clients, s.logged, s.p.Now)}).routes(r)
+	(&logHTTP{s.logged}).routes(r)
+	(&reportHTTP{s.reports}).routes(r)
+	return nil
+}
+
+// Start declares the queue.
+func (s *service) Start(ctx context.Context) error { return s.dispatch.start(ctx) }
+
+// Run works until ctx ends.
+func (s *service) Run(ctx context.Context) error {
+	defer s.sender.close()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{s.dispatch.run, s.dispatch.consume, s.reports.run} {
+		g.Go(func() error { return run(ctx) })
+	}
+	g.Go(func() error { return answerCallers(ctx, s.p.Bus, s.clients.store) })
+	return g.Wait()
+}
+
+// Ready tells whether campaigns can run.
+func (s *service) Ready(ctx context.Context) error {
+	if err := s.p.Bus.Ready(); err != nil {
+		return err
+	}
+	return s.p.DB.Ping(ctx)
+}
