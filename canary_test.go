@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf16"
 
 	"switchboard/platform/apptest"
@@ -105,10 +106,12 @@ func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
 	c := &canaries{map[string]string{}}
 	provider := phoneProvider(t, c)
 	p := apptest.Start(t, modules, apptest.Env("APP_LOG_LEVEL=debug", "APP_WEB_ACCESS_LOG=all", "APP_TELEPHONY_PROVIDER_URL="+provider,
-		"APP_TELEPHONY_PROVIDER_USER="+c.at("user at the phone platform"), "APP_TELEPHONY_PROVIDER_PASSWORD="+c.at("password at the phone platform"), "APP_TELEPHONY_RECORDINGS=fetch"))
+		"APP_TELEPHONY_PROVIDER_USER="+c.at("user at the phone platform"), "APP_TELEPHONY_PROVIDER_PASSWORD="+c.at("password at the phone platform"), "APP_TELEPHONY_RECORDINGS=fetch",
+		"APP_MAILING_SENDER_URL="+provider, "APP_MAILING_SENDER_TOKEN="+c.at("token of the message provider"), "APP_SMTP_URL=smtp://"+c.at("user of the mail server")+":"+c.at("password of the mail server")+"@127.0.0.1:1"))
 	feedCollector(t, p, c)
 	feedGateway(t, p, c)
 	feedTelephony(t, p, c, provider)
+	feedMailing(t, p, c)
 
 	if found := c.search(t, p.Dir, p.Log.String()); len(found) > 0 {
 		t.Errorf("while it runs:\n%s", strings.Join(found, "\n"))
@@ -126,6 +129,11 @@ func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
 	}
 	for _, place := range []string{"call id", "their number", "our number", "code", "actor", "extension", "number of a dialling", "field nobody knows", "data of a call", "type nobody knows"} {
 		if !answers(t, p, "/telephony/events?limit=1000", c.at(place)) {
+			t.Errorf("the %s cannot be read any more", place)
+		}
+	}
+	for _, place := range []string{"phone of a client", "name of a client", "changed attribute", "phone imported", "remark imported"} {
+		if !answers(t, p, "/mailing/clients?limit=1000", c.at(place)) {
 			t.Errorf("the %s cannot be read any more", place)
 		}
 	}
@@ -271,6 +279,47 @@ func feedTelephony(t *testing.T, p *apptest.Product, c *canaries, provider strin
 		}
 		if !answers(t, p, "/telephony/calls/"+call+"/recordings", `"kept"`) {
 			return "no recording is kept"
+		}
+		return ""
+	})
+}
+
+// feedMailing sends canaries through every input of mailing. Names and texts of
+// campaigns, tags and zones are not personal.
+func feedMailing(t *testing.T, p *apptest.Product, c *canaries) {
+	t.Helper()
+	phone := func(place string) string {
+		if c.all[place] == "" {
+			c.all[place] = fmt.Sprintf("7%010d", mathrand.Int64N(1e10))
+		}
+		return c.all[place]
+	}
+	var made struct{ ID int64 }
+	if status := p.Call(http.MethodPost, "/mailing/clients", map[string]any{"phone_number": phone("phone of a client"), "tag": "vip", "timezone": "UTC",
+		"attributes": map[string]any{"name": c.at("name of a client"), "address": []any{c.at("address of a client")}}}, &made); status != http.StatusCreated {
+		t.Fatalf("make a client: %d", status)
+	}
+	now := time.Now().UTC()
+	var campaign struct{ ID int64 }
+	if status := p.Call(http.MethodPost, "/mailing/campaigns", map[string]any{"text": "Dear {{.attributes.name}}", "start_at": now, "end_at": now.Add(time.Hour)}, &campaign); status != http.StatusCreated {
+		t.Fatalf("make a campaign: %d", status)
+	}
+	csv := p.Request(p.Key, http.MethodPost, "/mailing/clients/import", "phone_number,tag,timezone,remark\n"+phone("phone imported")+",x,UTC,"+c.at("remark imported")+"\n"+c.at("bad line")+",,,\n")
+	csv.Header.Set("Content-Type", "text/csv")
+	p.Exchange(csv)
+	for _, body := range []string{`{"phone_number":"` + c.at("bad phone") + `","tag":"x","timezone":"UTC"}`, `{"phone_number":"` + phone("refused phone") + `","tag":"x","timezone":"Mars"}`, `{"phone_number":"` + c.at("broken client")} {
+		p.Call(http.MethodPost, "/mailing/clients", body, nil)
+	}
+	p.Call(http.MethodPost, "/mailing/suppressions", map[string]any{"phone_number": phone("phone suppressed")}, nil)
+	p.Call(http.MethodDelete, "/mailing/suppressions/"+phone("phone asked for"), nil, nil)
+	p.Call(http.MethodPost, "/mailing/callbacks", `{"id":1,"status":"failed","reason":"`+c.at("reason of a callback")+` said Zoe@"}`, nil)
+	for _, path := range []string{"/mailing/clients?phone_number=" + phone("phone looked for"), fmt.Sprintf("/mailing/campaigns/%d/preview", campaign.ID), "/mailing/clients?cursor=" + c.at("cursor of clients")} {
+		p.Exchange(p.Request(p.Key, http.MethodGet, path, nil))
+	}
+	p.Call(http.MethodPatch, fmt.Sprintf("/mailing/clients/%d", made.ID), map[string]any{"attributes": map[string]any{"name": c.at("name of a client"), "new": c.at("changed attribute")}}, nil)
+	apptest.Within(t, 30*time.Second, func() string {
+		if !answers(t, p, fmt.Sprintf("/mailing/campaigns/%d/messages", campaign.ID), `"attempts":1`) {
+			return "no message was tried"
 		}
 		return ""
 	})

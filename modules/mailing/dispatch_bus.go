@@ -1,11 +1,12 @@
 package mailing
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,7 +27,8 @@ func (d *dispatcher) consume(ctx context.Context) error {
 				if err := json.Unmarshal(m.Data, &h); err != nil {
 					return bus.Permanent(fmt.Errorf("read the message: %w", err))
 				}
-				if err := d.deliver(work, ctx.Done(), h, m.Delivered > 1); err != nil {
+				// What is older than this process another one may have tried.
+				if err := d.deliver(work, ctx.Done(), h, m.Delivered > 1 || m.Time.Before(d.began)); err != nil {
 					return err
 				}
 			}
@@ -48,25 +50,57 @@ func (d *dispatcher) deliver(ctx context.Context, stop <-chan struct{}, h handed
 			return errs.New(errs.Unavailable, "shutting down")
 		default:
 		}
-		fates, err := d.slice(ctx, stop, h, ids, again)
-		if err == nil && len(fates) > 0 {
-			// They have gone: it must be written, also when the server stops.
-			err = d.write(context.WithoutCancel(ctx), h, fates)
-		}
-		if err != nil {
+		if err := d.slice(ctx, stop, h, ids, again); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// write keeps trying to write fates for a while: a message whose fate is not
-// written is sent again.
-func (d *dispatcher) write(ctx context.Context, h handed, fates []fate) error {
-	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+// settled is a fate on its way to the tables.
+type settled struct {
+	fate
+	done chan<- error
+}
+
+// write writes fates as they come, many in one transaction, until the channel
+// is closed: what has gone must be known soon, or it goes again after a crash.
+func (d *dispatcher) write() {
+	for first := range d.fates {
+		batch := []settled{first}
+	gather:
+		for len(batch) < 500 {
+			select {
+			case more, ok := <-d.fates:
+				if !ok {
+					break gather
+				}
+				batch = append(batch, more)
+			default:
+				break gather
+			}
+		}
+		list := make([]fate, len(batch))
+		for i, s := range batch {
+			list[i] = s.fate
+		}
+		err := d.persist(list)
+		for _, s := range batch {
+			if err == nil {
+				d.tell(context.Background(), s.fate)
+			}
+			s.done <- err
+		}
+	}
+}
+
+// persist keeps trying for a while: a message whose fate is not written is sent
+// again.
+func (d *dispatcher) persist(list []fate) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
-		err := d.store.settle(ctx, h.Campaign, h.Claim, fates)
+		err := d.store.settle(ctx, list)
 		if errs.KindOf(err) != errs.Unavailable {
 			return err
 		}
@@ -78,11 +112,12 @@ func (d *dispatcher) write(ctx context.Context, h handed, fates []fate) error {
 	}
 }
 
-// slice looks at messages for the last time, and sends those that may go.
-func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, ids []int64, again bool) ([]fate, error) {
+// slice looks at messages for the last time, sends those that may go, and
+// returns when the fate of each is written.
+func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, ids []int64, again bool) error {
 	list, err := d.store.held(ctx, h.Claim, ids)
 	if err != nil || len(list) == 0 {
-		return nil, err
+		return err
 	}
 	db := d.campaigns.db.Read()
 	c, err := d.campaigns.get(ctx, db, h.Campaign)
@@ -90,7 +125,7 @@ func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, 
 		c, err = &campaign{ID: h.Campaign, Status: campaignDeleted}, nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var clientIDs []int64
 	var phones []seal.Index
@@ -99,11 +134,11 @@ func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, 
 	}
 	rows, err := d.clients.store.load(ctx, db, clientIDs)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	silent, err := d.suppressions.store.suppressed(ctx, db, phones)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var there []audienceRow
 	place := map[int64]int{}
@@ -115,41 +150,46 @@ func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, 
 	}
 	clients, err := d.clients.open(ctx, there)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	fates := make([]fate, len(list))
+	text, err := parseText(c.Text)
+	if err != nil && c.Status == campaignRunning {
+		return bus.Permanent(fmt.Errorf("the text of campaign %d: %w", c.ID, err))
+	}
+	written := make(chan error, len(list))
+	waiting := 0
+	var mu sync.Mutex
+	settle := func(f fate) {
+		f.campaign, f.claim = h.Campaign, h.Claim
+		mu.Lock()
+		waiting++
+		mu.Unlock()
+		d.fates <- settled{f, written}
+	}
 	var g errgroup.Group
 	g.SetLimit(max(1, d.cfg.Concurrency/d.cfg.Workers))
-	for i, m := range list {
+	for _, m := range list {
 		var to *client
 		if at, ok := place[m.client]; ok {
 			to = clients[at]
 		}
 		if f, last := d.unsendable(c, m, to, silent[m.phone]); last {
-			fates[i] = f
+			settle(f)
 			continue
 		}
 		g.Go(func() error {
-			f, err := d.one(ctx, stop, c, m, to, again)
-			fates[i] = f
+			f, err := d.one(ctx, stop, c, text, m, to, again)
+			if err == nil {
+				settle(f)
+			}
 			return err
 		})
 	}
 	err = g.Wait()
-	done := fates[:0]
-	for _, f := range fates {
-		if f.id != 0 {
-			done = append(done, f)
-		}
+	for range waiting {
+		err = cmp.Or(err, <-written)
 	}
-	if errors.Is(err, errStopped) && len(done) > 0 {
-		err = d.write(context.WithoutCancel(ctx), h, done)
-		return nil, errors.Join(errs.New(errs.Unavailable, "shutting down"), err)
-	}
-	for _, f := range done {
-		d.tell(ctx, c.ID, f, list)
-	}
-	return done, err
+	return err
 }
 
 var errStopped = errs.New(errs.Unavailable, "shutting down")
@@ -157,7 +197,7 @@ var errStopped = errs.New(errs.Unavailable, "shutting down")
 // unsendable tells whether a message may not go now, and what becomes of it.
 func (d *dispatcher) unsendable(c *campaign, m held, to *client, suppressed bool) (fate, bool) {
 	now := d.now()
-	f := fate{id: m.id, due: now}
+	f := m.fate(now)
 	switch {
 	case c.Status == campaignCanceled || c.Status == campaignDeleted:
 		f.status, f.err = messageCanceled, "the campaign was canceled"
@@ -182,6 +222,11 @@ func (d *dispatcher) unsendable(c *campaign, m held, to *client, suppressed bool
 	return f, true
 }
 
+// fate begins to tell what became of a message.
+func (m held) fate(due time.Time) fate {
+	return fate{id: m.id, client: m.client, before: m.attempts, due: due}
+}
+
 // waiting is the status of a message that has to wait.
 func waiting(m held) messageStatus {
 	if m.attempts > 0 {
@@ -191,10 +236,12 @@ func waiting(m held) messageStatus {
 }
 
 // one sends one message, if the gate and the clock let it.
-func (d *dispatcher) one(ctx context.Context, stop <-chan struct{}, c *campaign, m held, to *client, again bool) (fate, error) {
-	text, err := renderText(c.Text, to)
+func (d *dispatcher) one(ctx context.Context, stop <-chan struct{}, c *campaign, template *campaignText, m held, to *client, again bool) (fate, error) {
+	text, err := template.render(to)
 	if err != nil {
-		return fate{id: m.id, status: messageFailed, due: d.now(), err: "the text cannot be made"}, nil
+		f := m.fate(d.now())
+		f.status, f.err = messageFailed, "the text cannot be made"
+		return f, nil
 	}
 	if err := d.limit.Wait(ctx); err != nil {
 		return fate{}, errStopped
@@ -222,11 +269,15 @@ func (d *dispatcher) one(ctx context.Context, stop <-chan struct{}, c *campaign,
 	if state, changed := d.gate.leave(now, a); changed {
 		d.gateMoved(ctx, state)
 	}
+	f := m.fate(now)
+	f.attempts = 1
 	switch a.result {
 	case attemptAccepted:
-		return fate{id: m.id, status: messageSent, attempts: 1, due: now, sent: &now}, nil
+		f.status, f.sent = messageSent, &now
+		return f, nil
 	case attemptRefused:
-		return fate{id: m.id, status: messageFailed, attempts: 1, due: now, err: a.detail}, nil
+		f.status, f.err = messageFailed, a.detail
+		return f, nil
 	}
 	return d.postponed(c, m, d.again(now, m.attempts, a), 1, a.detail), nil
 }
@@ -234,7 +285,8 @@ func (d *dispatcher) one(ctx context.Context, stop <-chan struct{}, c *campaign,
 // postponed is the fate of a message that has to be tried later, if there is a
 // later.
 func (d *dispatcher) postponed(c *campaign, m held, due time.Time, attempts int64, why string) fate {
-	f := fate{id: m.id, status: messageRetrying, attempts: attempts, due: due, err: why}
+	f := m.fate(due)
+	f.status, f.attempts, f.err = messageRetrying, attempts, why
 	if m.attempts+attempts == 0 {
 		f.status = messagePending
 	}
@@ -265,7 +317,7 @@ var fateEvents = map[messageStatus]string{messageSent: eventMessageSent, message
 	messageExpired: eventMessageExpired, messageCanceled: eventMessageCanceled}
 
 // tell counts and logs what became of a message.
-func (d *dispatcher) tell(ctx context.Context, campaign int64, f fate, list []held) {
+func (d *dispatcher) tell(ctx context.Context, f fate) {
 	if f.status.final() {
 		d.metrics.messages.WithLabelValues(f.status.String()).Inc()
 	}
@@ -273,13 +325,9 @@ func (d *dispatcher) tell(ctx context.Context, campaign int64, f fate, list []he
 	if event == "" || f.status == messageRetrying && f.attempts == 0 {
 		return
 	}
-	for _, m := range list {
-		if m.id == f.id {
-			data := map[string]any{"attempt": m.attempts + f.attempts}
-			if f.err != "" {
-				data["detail"] = f.err
-			}
-			d.journal(ctx, event, campaign, m.id, m.client, data)
-		}
+	data := map[string]any{"attempt": f.before + f.attempts}
+	if f.err != "" {
+		data["detail"] = f.err
 	}
+	d.journal(ctx, event, f.campaign, f.id, f.client, data)
 }

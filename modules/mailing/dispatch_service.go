@@ -57,6 +57,8 @@ type dispatcher struct {
 	log          *slog.Logger
 	now          func() time.Time
 	look         chan struct{}
+	fates        chan settled
+	began        time.Time // of this process, by the real clock
 
 	mu    sync.Mutex
 	empty map[int64]time.Time // since when a running campaign has no open message
@@ -81,7 +83,12 @@ func (d *dispatcher) run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	failing := false
+	var gauged time.Time
 	for {
+		if now := time.Now(); now.Sub(gauged) > 5*time.Second {
+			gauged = now
+			d.gauge(ctx)
+		}
 		busy, err := d.step(ctx)
 		if err != nil && ctx.Err() == nil && !failing {
 			d.log.WarnContext(ctx, "campaigns stand still; trying again", "error", err)
@@ -96,6 +103,20 @@ func (d *dispatcher) run(ctx context.Context) error {
 		case <-d.look:
 		case <-tick.C:
 		}
+	}
+}
+
+// gauge shows how much there is to do.
+func (d *dispatcher) gauge(ctx context.Context) {
+	messages, campaigns, err := d.store.backlog(ctx)
+	if err != nil {
+		return // it is only looked at; what is wrong is told elsewhere
+	}
+	for status, n := range messages {
+		d.metrics.queue.WithLabelValues(status.String()).Set(float64(n))
+	}
+	for status, n := range campaigns {
+		d.metrics.running.WithLabelValues(string(status)).Set(float64(n))
 	}
 }
 
@@ -242,16 +263,17 @@ func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time) (bool
 		room = 1
 	}
 	fed := false
+	var due []store.Micros
 	err = d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
 		fed = false
 		h, err := d.store.hand(ctx, tx, c.ID, now, now.Add(lease), min(room, 10*handChunk))
 		if err != nil || len(h.IDs) == 0 {
 			return err
 		}
-		fed = true
+		fed, due = true, h.due
 		var msgs []bus.Message
 		for part := range chunks(h.IDs, handChunk) {
-			data, err := json.Marshal(handed{h.Campaign, h.Claim, part})
+			data, err := json.Marshal(handed{Campaign: h.Campaign, Claim: h.Claim, IDs: part})
 			if err != nil {
 				return err
 			}
@@ -261,6 +283,9 @@ func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time) (bool
 	})
 	if fed && err == nil {
 		d.relay.Wake()
+		for _, at := range due {
+			d.metrics.delay.Observe(now.Sub(at.Time()).Seconds())
+		}
 	}
 	return fed && room > handChunk, err
 }

@@ -18,6 +18,8 @@ type handed struct {
 	Campaign int64   `json:"campaign"`
 	Claim    int64   `json:"claim"`
 	IDs      []int64 `json:"ids"`
+
+	due []store.Micros
 }
 
 // hand takes up to limit messages of a campaign whose time has come, also such
@@ -25,12 +27,13 @@ type handed struct {
 func (s *dispatchStore) hand(ctx context.Context, tx store.Querier, campaign int64, now, lease time.Time, limit int) (handed, error) {
 	h := handed{Campaign: campaign}
 	t := tally{}
-	err := store.Each(ctx, tx, `select id, status from mailing_message where campaign = $1 and due_at <= $2 and status in (0, 1, 3) order by due_at, id limit $3`,
+	err := store.Each(ctx, tx, `select id, status, due_at from mailing_message where campaign = $1 and due_at <= $2 and status in (0, 1, 3) order by due_at, id limit $3`,
 		[]any{campaign, store.MicrosOf(now), limit}, func(scan func(...any) error) error {
 			var id int64
 			var was messageStatus
-			err := scan(&id, &was)
-			h.IDs = append(h.IDs, id)
+			var due store.Micros
+			err := scan(&id, &was, &due)
+			h.IDs, h.due = append(h.IDs, id), append(h.due, due)
 			t.move(campaign, was, messageSending)
 			return err
 		})
@@ -90,17 +93,19 @@ func (s *dispatchStore) held(ctx context.Context, claim int64, ids []int64) (out
 
 // fate is what became of a message in a worker's hands.
 type fate struct {
-	id       int64
-	status   messageStatus
-	attempts int64 // made
-	due      time.Time
-	sent     *time.Time
-	err      string
+	campaign, claim int64
+	id, client      int64
+	status          messageStatus
+	before          int64 // attempts before
+	attempts        int64 // made
+	due             time.Time
+	sent            *time.Time
+	err             string
 }
 
 // settle writes fates. What was accepted counts even if the message was taken
 // away meanwhile: it has gone.
-func (s *dispatchStore) settle(ctx context.Context, campaign, claim int64, fates []fate) error {
+func (s *dispatchStore) settle(ctx context.Context, fates []fate) error {
 	return s.db.Tx(ctx, func(tx store.Querier) error {
 		t := tally{}
 		for _, f := range fates {
@@ -113,7 +118,7 @@ func (s *dispatchStore) settle(ctx context.Context, campaign, claim int64, fates
 			if err != nil {
 				return err
 			}
-			if was == messageSent || f.status != messageSent && (has != claim || was != messageSending) {
+			if was == messageSent || f.status != messageSent && (has != f.claim || was != messageSending) {
 				continue
 			}
 			sent := sql.Null[store.Micros]{}
@@ -124,7 +129,7 @@ func (s *dispatchStore) settle(ctx context.Context, campaign, claim int64, fates
 				int64(f.status), f.attempts, store.MicrosOf(f.due), sent, f.err, f.id); err != nil {
 				return err
 			}
-			t.move(campaign, was, f.status)
+			t.move(f.campaign, was, f.status)
 		}
 		return t.save(ctx, tx)
 	})
@@ -134,6 +139,27 @@ func (s *dispatchStore) settle(ctx context.Context, campaign, claim int64, fates
 func (s *dispatchStore) sending(ctx context.Context) (n int64, err error) {
 	err = s.db.Read().QueryRowContext(ctx, `select coalesce(sum(messages), 0) from mailing_count where status = 1 and messages > 0`).Scan(&n)
 	return n, err
+}
+
+// backlog gives how many messages and campaigns are not over, by status.
+func (s *dispatchStore) backlog(ctx context.Context) (messages map[messageStatus]int64, campaigns map[campaignStatus]int64, err error) {
+	messages, campaigns = map[messageStatus]int64{}, map[campaignStatus]int64{}
+	for _, status := range open {
+		var n int64
+		err := s.db.Read().QueryRowContext(ctx, `select coalesce(sum(messages), 0) from mailing_count where status = $1 and messages > 0`, int64(status)).Scan(&n)
+		if err != nil {
+			return nil, nil, err
+		}
+		messages[status] = n
+	}
+	for _, status := range []campaignStatus{campaignScheduled, campaignRunning, campaignPaused} {
+		var n int64
+		if err := s.db.Read().QueryRowContext(ctx, `select count(*) from mailing_campaign where status = $1`, string(status)).Scan(&n); err != nil {
+			return nil, nil, err
+		}
+		campaigns[status] = n
+	}
+	return messages, campaigns, nil
 }
 
 // unsettled gives campaigns in a status that still have open messages.

@@ -111,10 +111,6 @@ func (h *importHTTP) take(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	control := http.NewResponseController(w)
-	if err := control.EnableFullDuplex(); err != nil {
-		web.Fail(w, r, fmt.Errorf("read and write at the same time: %w", err))
-		return
-	}
 	body := newPatientReader(r.Context(), r.Body, control)
 	defer body.close()
 	var source importSource
@@ -130,6 +126,12 @@ func (h *importHTTP) take(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		web.Fail(w, r, err)
+		return
+	}
+	// Not before: a refusal is read by its client only if the server takes what
+	// is left of the body.
+	if err := control.EnableFullDuplex(); err != nil {
+		web.Fail(w, r, fmt.Errorf("read and write at the same time: %w", err))
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")

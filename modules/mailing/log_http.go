@@ -70,7 +70,7 @@ func (h *logHTTP) lookUp(ctx context.Context, kind string, in *lookUpLogInput) (
 	}
 	items := make([]LogEntry, len(found.Entries))
 	for i := range found.Entries {
-		items[i] = showEntry(&found.Entries[i])
+		items[i] = showEntry(&found.Entries[i], kind, in.ID)
 	}
 	next := ""
 	if found.Next != "" {
@@ -79,20 +79,17 @@ func (h *logHTTP) lookUp(ctx context.Context, kind string, in *lookUpLogInput) (
 	return &struct{ Body web.Page[LogEntry] }{web.NewPage(items, next)}, nil
 }
 
-func showEntry(e *eventlog.Entry) LogEntry {
+// showEntry shows an entry to who asked for a thing. An entry about several
+// clients, as of an import, names the one that was asked for.
+func showEntry(e *eventlog.Entry, kind string, id int64) LogEntry {
 	out := LogEntry{ID: e.ID, Time: web.Time(e.Time), Event: e.Event, Data: e.Data}
+	at := map[string]*int64{refCampaign: &out.CampaignID, refMessage: &out.MessageID, refClient: &out.ClientID}
+	*at[kind] = id
 	for _, ref := range e.Refs {
-		id, err := strconv.ParseInt(ref.ID, 10, 64)
-		if err != nil {
-			continue
-		}
-		switch ref.Kind {
-		case refCampaign:
-			out.CampaignID = id
-		case refMessage:
-			out.MessageID = id
-		case refClient:
-			out.ClientID = id
+		if to := at[ref.Kind]; to != nil && *to == 0 {
+			if n, err := strconv.ParseInt(ref.ID, 10, 64); err == nil {
+				*to = n
+			}
 		}
 	}
 	return out

@@ -10,6 +10,7 @@ import (
 
 	"switchboard/platform/app"
 	"switchboard/platform/apptest"
+	"switchboard/platform/eventlog"
 	"switchboard/platform/web"
 )
 
@@ -58,6 +59,14 @@ func TestLogsAnswerByCampaignMessageAndClient(t *testing.T) {
 		p.Call(http.MethodGet, "/mailing/messages/2/log", nil, &page)
 		if e := page.Items[0]; e.CampaignID != 1 || e.MessageID != 2 || e.ClientID != 12 || e.Time.String() != "2026-03-01T09:01:00.000000Z" || e.ID == "" {
 			t.Errorf("%+v", e)
+		}
+		// An import tells of many clients at once.
+		if err := d.log.Log(t.Context(), eventlog.Entry{Event: "client.created", Refs: []eventlog.Ref{{Kind: "client", ID: "70"}, {Kind: "client", ID: "71"}, {Kind: "client", ID: "72"}}}); err != nil {
+			t.Fatal(err)
+		}
+		logged(t, p, "/mailing/clients/71/log", 1)
+		if p.Call(http.MethodGet, "/mailing/clients/71/log", nil, &page); page.Items[0].ClientID != 71 {
+			t.Errorf("%+v", page.Items[0])
 		}
 		var got []string
 		for cursor := ""; ; {

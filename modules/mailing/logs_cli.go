@@ -84,6 +84,8 @@ const (
 	// logOverlap is how far back is looked again: an entry is written a moment
 	// after it happened.
 	logOverlap = 10 * time.Second
+	// logPatience is how long --follow waits for an answer.
+	logPatience = 10 * time.Second
 )
 
 // logAnswer is an entry as the API gives it.
@@ -211,7 +213,9 @@ func (l *logLines) follow(ctx context.Context, complaints io.Writer) error {
 			return nil
 		case <-tick.C:
 		}
-		more, err := l.print(ctx, maxLogLines)
+		look, done := context.WithTimeout(ctx, logPatience)
+		more, err := l.print(look, maxLogLines)
+		done()
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -195,39 +195,3 @@ func (s *messageStore) close(ctx context.Context, campaign int64, to messageStat
 	})
 	return n, err
 }
-
-// retry makes failed messages pending again, those with these ids or all, up to
-// limit, and gives how many there were.
-func (s *messageStore) retry(ctx context.Context, campaign int64, ids []int64, limit int, now time.Time) (n int64, err error) {
-	err = s.db.Tx(ctx, func(tx store.Querier) error {
-		list := ids
-		if list == nil {
-			err := store.Each(ctx, tx, `select id from mailing_message where campaign = $1 and status = $2 order by id limit $3`, []any{campaign, int64(messageFailed), limit}, func(scan func(...any) error) error {
-				var id int64
-				err := scan(&id)
-				list = append(list, id)
-				return err
-			})
-			if err != nil {
-				return err
-			}
-		}
-		t := tally{}
-		n = 0
-		for _, id := range list {
-			res, err := tx.ExecContext(ctx, `update mailing_message set status = $1, due_at = $2, last_error = '', claim = claim + 1 where id = $3 and campaign = $4 and status = $5`,
-				int64(messagePending), store.MicrosOf(now), id, campaign, int64(messageFailed))
-			if err != nil {
-				return err
-			}
-			if done, err := res.RowsAffected(); err != nil {
-				return err
-			} else if done == 1 {
-				t.move(campaign, messageFailed, messagePending)
-				n++
-			}
-		}
-		return t.save(ctx, tx)
-	})
-	return n, err
-}

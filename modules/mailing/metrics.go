@@ -9,6 +9,9 @@ type metrics struct {
 	took     prometheus.Histogram
 	resent   prometheus.Counter
 	reports  *prometheus.CounterVec
+	queue    *prometheus.GaugeVec
+	running  *prometheus.GaugeVec
+	delay    prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, g *gate) *metrics {
@@ -19,7 +22,10 @@ func newMetrics(reg prometheus.Registerer, g *gate) *metrics {
 		resent:   prometheus.NewCounter(prometheus.CounterOpts{Name: "mailing_resent_total", Help: "Attempts for messages that a worker which died may have sent before, under the same id."}),
 		reports:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "mailing_reports_total", Help: "Daily reports, by what came of them."}, []string{"result"}),
 	}
-	reg.MustRegister(m.messages, m.attempts, m.took, m.resent, m.reports,
+	m.queue = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "mailing_queue_messages", Help: "Messages that are not final, by status."}, []string{"status"})
+	m.running = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "mailing_campaigns", Help: "Campaigns that are not over, by status."}, []string{"status"})
+	m.delay = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "mailing_due_delay_seconds", Help: "Time from when a message could go to when a worker got it.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 16)})
+	reg.MustRegister(m.messages, m.attempts, m.took, m.resent, m.reports, m.queue, m.running, m.delay,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mailing_sender_state", Help: "Why nothing is sent: 0 all goes, 1 one is tried, 2 too many failures, 3 the provider asked for a pause, 4 it does not accept the token."},
 			func() float64 { state, _ := g.state(); return float64(state) }))
 	return m

@@ -3,6 +3,7 @@ package mailing
 import (
 	"context"
 	"embed"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -80,7 +81,7 @@ func newService(p app.Platform) (app.Service, error) {
 	}
 	s.dispatch = &dispatcher{cfg: s.cfg, campaigns: &campaignStore{p.DB}, messages: messages, store: &dispatchStore{p.DB}, clients: s.clients, suppressions: s.suppressions,
 		sender: s.sender, gate: closed, limit: rate.NewLimiter(limit, max(1, int(s.cfg.Rate/10))), bus: p.Bus, relay: p.Outbox, logged: s.logged, metrics: m, log: p.Log, now: p.Now,
-		look: make(chan struct{}, 1), empty: map[int64]time.Time{}, zones: map[string]*time.Location{}}
+		look: make(chan struct{}, 1), fates: make(chan settled, 500), began: time.Now(), empty: map[int64]time.Time{}, zones: map[string]*time.Location{}}
 	mail, err := newReportMailClient(p.SMTPURL, s.cfg.ReportFrom)
 	if err != nil {
 		return nil, err
@@ -114,6 +115,11 @@ func (s *service) Start(ctx context.Context) error { return s.dispatch.start(ctx
 // Run works until ctx ends.
 func (s *service) Run(ctx context.Context) error {
 	defer s.sender.close()
+	// Fates are written until nobody sends any more.
+	var writing sync.WaitGroup
+	writing.Go(s.dispatch.write)
+	defer writing.Wait()
+	defer close(s.dispatch.fates)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{s.dispatch.run, s.dispatch.consume, s.reports.run} {
 		g.Go(func() error { return run(ctx) })

@@ -62,7 +62,7 @@ func reportChart(hours []int64, clock func(hour int) int) ([]byte, error) {
 		}
 	}
 	var out bytes.Buffer
-	err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&out, c.img)
+	err := png.Encode(&out, c.img)
 	return out.Bytes(), err
 }
 

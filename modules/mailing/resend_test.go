@@ -54,3 +54,26 @@ func TestWhatTheProviderRefusedGoesAgainUnderItsID(t *testing.T) {
 		}
 	})
 }
+
+func TestATestGoesToTheNamedClientsAndCountsNowhere(t *testing.T) {
+	t.Parallel()
+	f := newOffice(t, probe.Options{})
+	f.add(0, 3, "vip", "UTC")
+	now := time.Now()
+	c := f.campaign(newCampaign{StartAt: now.Add(time.Hour), EndAt: now.Add(2 * time.Hour), Filter: filter{Tag: []string{"other"}}})
+	var got CampaignTest
+	if status := f.product.Call(http.MethodPost, "/mailing/campaigns/1/test", `{"client_ids":[1,3]}`, &got); status != http.StatusOK || got.Sent != 2 {
+		t.Fatal(status, got)
+	}
+	f.once(2)
+	for status, n := range f.counts(c.ID) {
+		if n != 0 {
+			t.Errorf("%d are %s", n, status)
+		}
+	}
+	// A provider that does not accept it is named.
+	f.probe.Set(probe.Faults{Fail: 1})
+	if status := f.product.Call(http.MethodPost, "/mailing/campaigns/1/test", `{"client_ids":[2]}`, nil); status != http.StatusServiceUnavailable {
+		t.Error(status)
+	}
+}

@@ -18,7 +18,8 @@ create table mailing_client (
     created_at    bigint not null,
     updated_at    bigint not null
 );
-create index mailing_client_operator on mailing_client (operator_code, tag, id);
+create index mailing_client_operator on mailing_client (operator_code, id);
+create index mailing_client_both on mailing_client (operator_code, tag, id);
 create index mailing_client_tag on mailing_client (tag, id);
 create index mailing_client_subject on mailing_client (subject);
 
@@ -38,6 +39,7 @@ create table mailing_campaign (
     created_at  bigint not null,
     updated_at  bigint not null
 );
+create index mailing_campaign_end on mailing_campaign (end_at);
 create index mailing_campaign_status on mailing_campaign (status, start_at);
 
 -- One row per message. due_at is when it may go next; while it is in the hands
@@ -58,7 +60,7 @@ create table mailing_message (
 );
 create unique index mailing_message_once on mailing_message (campaign, phone);
 create index mailing_message_due on mailing_message (campaign, due_at, id) where status in (0, 1, 3);
-create index mailing_message_sent on mailing_message (sent_at) where sent_at is not null;
+create index mailing_message_sent on mailing_message (sent_at, campaign) where sent_at is not null;
 create index mailing_message_campaign on mailing_message (campaign, status, id);
 create index mailing_message_client on mailing_message (client, id);
 
@@ -91,3 +93,4 @@ create table mailing_report (
     sent_at    bigint,
     detail     text   not null
 );
+create index mailing_report_open on mailing_report (day) where status in ('pending', 'sending');
