@@ -136,6 +136,9 @@ func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, 
 	if err != nil {
 		return err
 	}
+	for _, row := range rows { // a client's number may have changed since
+		phones = append(phones, row.Phone)
+	}
 	silent, err := d.suppressions.store.suppressed(ctx, db, phones)
 	if err != nil {
 		return err
@@ -173,7 +176,7 @@ func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, 
 		if at, ok := place[m.client]; ok {
 			to = clients[at]
 		}
-		if f, last := d.unsendable(c, m, to, silent[m.phone]); last {
+		if f, last := d.unsendable(c, m, to, silent[m.phone] || silent[rows[m.client].Phone]); last {
 			settle(f)
 			continue
 		}

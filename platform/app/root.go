@@ -69,8 +69,9 @@ func rootCommand(modules []Module) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "app",
 		Short: "Switchboard: what a company and its customers tell each other, in one program",
-		Long: "Switchboard collects the interaction events of web applications, pushes events to sockets, and keeps\n" +
-			"and delegates the calls of a phone platform, in one program with no other service to install.\n\n" +
+		Long: "Switchboard collects the interaction events of web applications, pushes events to sockets, keeps and\n" +
+			"delegates the calls of a phone platform and runs message campaigns, in one program with no other\n" +
+			"service to install.\n\n" +
 			"Start it with \"app serve\"; every other command talks to a running server.",
 		Example:       "  app serve\n  app keys create --name shop --app shop --scope collector:write\n  app events tail",
 		SilenceErrors: true, SilenceUsage: true,
