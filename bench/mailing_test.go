@@ -99,13 +99,14 @@ func BenchmarkMailingSend(b *testing.B) {
 		b.ReportMetric(s.peak, prefix+"peak-MB")
 	}
 	b.ReportMetric(logged.missed, "log-entries-missed")
+	b.ReportMetric(float64(logged.again+unlogged.again), "sent-again")
 }
 
 // BenchmarkMailingImport: lines per second of a CSV import of 1,000,000 lines, of
 // which one in a hundred is bad, and the memory it takes; then, for a campaign
 // that targets all of them and whose window is closed, the time until each has
 // its message row, and the memory that takes. Peaks are the most that was
-// resident; target-anon-MB is without the pages of files.
+// resident; anon is at the end, without the pages of files.
 func BenchmarkMailingImport(b *testing.B) {
 	lines := scaled(b, importedClients)
 	dir := b.TempDir()
@@ -121,6 +122,7 @@ func BenchmarkMailingImport(b *testing.B) {
 		b.Fatalf("%d lines are good and %d bad: %+v, %d were told of", good, bad, end, told)
 	}
 	settleLog(b, p)
+	importAnon := memory(b, p, "RssAnon:")
 	p.Terminate()
 
 	// What the import took is not counted again.
@@ -143,6 +145,7 @@ func BenchmarkMailingImport(b *testing.B) {
 	b.ReportMetric(float64(lines)/took.Seconds(), "lines/s")
 	b.ReportMetric(took.Seconds(), "import-s")
 	b.ReportMetric(importPeak, "import-peak-MB")
+	b.ReportMetric(importAnon, "import-anon-MB")
 	b.ReportMetric(float64(told), "bad-lines-told")
 	b.ReportMetric(float64(good)/made.Seconds(), "rows/s")
 	b.ReportMetric(made.Seconds(), "target-s")
@@ -160,6 +163,7 @@ type sentCampaign struct {
 	first, last time.Duration // after start_at
 	peak        float64
 	missed      float64 // by its log, while it sent
+	again       int64   // accepted under an id that was accepted before
 }
 
 // sendAll has a new product send a message to each of so many clients.
@@ -187,11 +191,12 @@ func sendAll(b *testing.B, provider *provider, clients int, env []string) (s sen
 	})
 	s.peak = peak(b, p)
 	last = provider.summary(b)
-	if n := int64(clients); last.Accepted != n || last.DistinctIDs != n || last.DistinctPhones != n || last.PhonesWithTwoIDs != 0 || last.RepeatedIDs != 0 {
+	if n := int64(clients); last.DistinctIDs != n || last.DistinctPhones != n || last.PhonesWithTwoIDs != 0 {
 		b.Fatalf("%d clients: %+v", clients, last)
 	}
 	s.first, s.last = first.LastAcceptedAt.Sub(start), last.LastAcceptedAt.Sub(start)
-	s.rate = float64(last.Accepted-first.Accepted) / (s.last - s.first).Seconds()
+	s.again = last.Accepted - last.DistinctIDs
+	s.rate = float64(last.DistinctIDs-first.DistinctIDs) / (s.last - s.first).Seconds()
 	s.missed = metric(b, p, `eventlog_missed_total{module="mailing",strategy="sql"}`) - missed
 	if code := p.Terminate(); code != 0 {
 		b.Fatalf("exit code %d\n%s", code, p.Log)

@@ -15,7 +15,7 @@ type Config struct {
 	SenderToken    config.Secret   `key:"sender_token" default:"probe" doc:"Bearer token for it."`
 	SenderTimeout  time.Duration   `default:"10s" doc:"How long the provider may take to answer."`
 	Concurrency    int             `default:"64" doc:"Most requests to the provider at once, by this instance."`
-	Workers        int             `default:"4" doc:"How many batches of messages are in work at once."`
+	Workers        int             `default:"48" doc:"How many batches of 100 messages are in work at once, so that some that hang do not keep others waiting."`
 	Rate           float64         `default:"0" doc:"Most messages per second, by this instance; 0 is no limit."`
 	MaxInFlight    int             `default:"4000" doc:"Most messages that are in the hands of workers, of all instances."`
 	RetryMin       time.Duration   `default:"1s" doc:"Pause before the second attempt; it doubles."`
@@ -35,10 +35,10 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("mailing.sender_url is not an http or https address")
 	case c.SenderTimeout < 10*time.Millisecond:
 		return fmt.Errorf("mailing.sender_timeout is below 10ms")
-	case c.Workers < 1 || c.Workers > 64:
-		return fmt.Errorf("mailing.workers is not between 1 and 64")
-	case c.Concurrency < c.Workers || c.Concurrency > 4096:
-		return fmt.Errorf("mailing.concurrency is not between mailing.workers and 4096")
+	case c.Workers < 1 || c.Workers > 256:
+		return fmt.Errorf("mailing.workers is not between 1 and 256")
+	case c.Concurrency < 1 || c.Concurrency > 4096:
+		return fmt.Errorf("mailing.concurrency is not between 1 and 4096")
 	case c.Rate < 0:
 		return fmt.Errorf("mailing.rate is negative")
 	case c.MaxInFlight < handChunk:

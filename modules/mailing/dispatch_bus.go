@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"switchboard/platform/bus"
 	"switchboard/platform/errs"
@@ -36,25 +36,70 @@ func (d *dispatcher) consume(ctx context.Context) error {
 		})
 }
 
+// delivery is a batch of messages being sent.
+type delivery struct {
+	handed
+	again   bool       // somebody may have tried before, and died
+	written chan error // what became of writing a fate
+	sending sync.WaitGroup
+	mu      sync.Mutex
+	fates   int
+}
+
 // deliver sends messages that were handed out. again tells that somebody may
 // have tried before and died: what he had not written down is sent again under
-// the same ids.
+// the same ids. A message that hangs holds its own place and no other.
 func (d *dispatcher) deliver(ctx context.Context, stop <-chan struct{}, h handed, again bool) error {
-	size := sliceSize
-	if d.cfg.Rate > 0 {
-		size = max(1, min(size, int(d.cfg.Rate/4))) // about a quarter of a second's worth
+	b := &delivery{handed: h, again: again, written: make(chan error, len(h.IDs))}
+	var err error
+	for ids := h.IDs; len(ids) > 0 && err == nil; {
+		var n int
+		if n, err = d.places(ctx, stop, min(len(ids), sliceSize)); err == nil {
+			err = d.slice(ctx, b, ids[:n])
+			ids = ids[n:]
+		}
 	}
-	for ids := range chunks(h.IDs, size) {
+	b.sending.Wait()
+	for range b.fates {
+		err = cmp.Or(err, <-b.written)
+	}
+	return err
+}
+
+// places waits until messages may go, as many as there is room for and at most
+// most: the room is of this instance, and the rate of its limit.
+func (d *dispatcher) places(ctx context.Context, stop <-chan struct{}, most int) (n int, err error) {
+	select {
+	case d.room <- struct{}{}:
+		n = 1
+	case <-stop:
+		return 0, errStopped
+	case <-ctx.Done():
+		return 0, errStopped
+	}
+	if d.limit.Limit() != rate.Inf {
+		most = min(most, d.limit.Burst())
+	}
+more:
+	for n < most {
 		select {
-		case <-stop:
-			return errs.New(errs.Unavailable, "shutting down")
+		case d.room <- struct{}{}:
+			n++
 		default:
-		}
-		if err := d.slice(ctx, stop, h, ids, again); err != nil {
-			return err
+			break more
 		}
 	}
-	return nil
+	if err := d.limit.WaitN(ctx, n); err != nil {
+		d.leave(n)
+		return 0, errStopped
+	}
+	return n, nil
+}
+
+func (d *dispatcher) leave(n int) {
+	for range n {
+		<-d.room
+	}
 }
 
 // settled is a fate on its way to the tables.
@@ -112,9 +157,11 @@ func (d *dispatcher) persist(list []fate) error {
 	}
 }
 
-// slice looks at messages for the last time, sends those that may go, and
-// returns when the fate of each is written.
-func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, ids []int64, again bool) error {
+// slice looks at messages for the last time and lets those go that may. Each
+// has a place, which it leaves.
+func (d *dispatcher) slice(ctx context.Context, h *delivery, ids []int64) error {
+	going := 0
+	defer func() { d.leave(len(ids) - going) }()
 	list, err := d.store.held(ctx, h.Claim, ids)
 	if err != nil || len(list) == 0 {
 		return err
@@ -159,18 +206,13 @@ func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, 
 	if err != nil && c.Status == campaignRunning {
 		return bus.Permanent(fmt.Errorf("the text of campaign %d: %w", c.ID, err))
 	}
-	written := make(chan error, len(list))
-	waiting := 0
-	var mu sync.Mutex
 	settle := func(f fate) {
 		f.campaign, f.claim = h.Campaign, h.Claim
-		mu.Lock()
-		waiting++
-		mu.Unlock()
-		d.fates <- settled{f, written}
+		h.mu.Lock()
+		h.fates++
+		h.mu.Unlock()
+		d.fates <- settled{f, h.written}
 	}
-	var g errgroup.Group
-	g.SetLimit(max(1, d.cfg.Concurrency/d.cfg.Workers))
 	for _, m := range list {
 		var to *client
 		if at, ok := place[m.client]; ok {
@@ -180,19 +222,13 @@ func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h handed, 
 			settle(f)
 			continue
 		}
-		g.Go(func() error {
-			f, err := d.one(ctx, stop, c, text, m, to, again)
-			if err == nil {
-				settle(f)
-			}
-			return err
+		going++
+		h.sending.Go(func() {
+			defer d.leave(1)
+			settle(d.one(ctx, c, text, m, to, h.again))
 		})
 	}
-	err = g.Wait()
-	for range waiting {
-		err = cmp.Or(err, <-written)
-	}
-	return err
+	return nil
 }
 
 var errStopped = errs.New(errs.Unavailable, "shutting down")
@@ -238,29 +274,18 @@ func waiting(m held) messageStatus {
 	return messagePending
 }
 
-// one sends one message, if the gate and the clock let it.
-func (d *dispatcher) one(ctx context.Context, stop <-chan struct{}, c *campaign, template *campaignText, m held, to *client, again bool) (fate, error) {
+// one sends one message, if the gate lets it.
+func (d *dispatcher) one(ctx context.Context, c *campaign, template *campaignText, m held, to *client, again bool) fate {
 	text, err := template.render(to)
 	if err != nil {
 		f := m.fate(d.now())
 		f.status, f.err = messageFailed, "the text cannot be made"
-		return f, nil
-	}
-	if err := d.limit.Wait(ctx); err != nil {
-		return fate{}, errStopped
-	}
-	select {
-	case <-stop:
-		return fate{}, errStopped
-	default:
-	}
-	if f, last := d.unsendable(c, m, to, false); last {
-		return f, nil
+		return f
 	}
 	ok, wait := d.gate.enter(d.now())
 	if !ok {
 		due := d.now().Add(wait + rand.N(wait/2+time.Millisecond))
-		return d.postponed(c, m, due, 0, ""), nil
+		return d.postponed(c, m, due, 0, "")
 	}
 	if again {
 		d.metrics.resent.Inc()
@@ -277,12 +302,12 @@ func (d *dispatcher) one(ctx context.Context, stop <-chan struct{}, c *campaign,
 	switch a.result {
 	case attemptAccepted:
 		f.status, f.sent = messageSent, &now
-		return f, nil
+		return f
 	case attemptRefused:
 		f.status, f.err = messageFailed, a.detail
-		return f, nil
+		return f
 	}
-	return d.postponed(c, m, d.again(now, m.attempts, a), 1, a.detail), nil
+	return d.postponed(c, m, d.again(now, m.attempts, a), 1, a.detail)
 }
 
 // postponed is the fate of a message that has to be tried later, if there is a

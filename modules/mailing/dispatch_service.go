@@ -58,7 +58,8 @@ type dispatcher struct {
 	now          func() time.Time
 	look         chan struct{}
 	fates        chan settled
-	began        time.Time // of this process, by the real clock
+	room         chan struct{} // a place for each message on its way
+	began        time.Time     // of this process, by the real clock
 
 	mu    sync.Mutex
 	empty map[int64]time.Time // since when a running campaign has no open message
