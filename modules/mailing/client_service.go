@@ -153,7 +153,7 @@ func (s *clientService) create(ctx context.Context, n newClient) (*client, error
 		return nil, fmt.Errorf("create client: %w", err)
 	}
 	c.ID, c.CreatedAt, c.UpdatedAt = rows[0].ID, at.Time(), at.Time()
-	return c, s.note(ctx, "client.created", c.ID)
+	return c, s.note(ctx, eventClientCreated, c.ID)
 }
 
 // get gives a client. Of an erased person it has neither number nor
@@ -245,7 +245,7 @@ func (s *clientService) update(ctx context.Context, id int64, change func(*clien
 			return nil, fmt.Errorf("change client: %w", err)
 		case done:
 			c.ID, c.CreatedAt, c.UpdatedAt = id, old.CreatedAt, rows[0].UpdatedAt.Time()
-			return c, s.note(ctx, "client.updated", id)
+			return c, s.note(ctx, eventClientEdited, id)
 		}
 	}
 	return nil, errs.New(errs.Unavailable, "the client is being changed by others all the time")
@@ -269,7 +269,7 @@ func (s *clientService) remove(ctx context.Context, id int64) error {
 	if err != nil {
 		return fmt.Errorf("delete client: %w", err)
 	}
-	return s.note(ctx, "client.deleted", id)
+	return s.note(ctx, eventClientDeleted, id)
 }
 
 // maxNoted is how many clients a single entry of the event log can tell of.

@@ -249,7 +249,7 @@ func (d *dispatcher) unsendable(c *campaign, m held, to *client, suppressed bool
 	case c.Status != campaignRunning:
 		f.status = waiting(m)
 	default:
-		opens, _ := c.Window.next(now, d.zone(to.Timezone))
+		opens, _ := c.Window.next(now, zone(to.Timezone))
 		if !opens.After(now) {
 			return f, false
 		}

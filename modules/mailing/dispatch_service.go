@@ -32,8 +32,7 @@ const (
 	// lease is how long a worker may keep messages. It gives them back long
 	// before; after a crash the bus brings them to another one sooner.
 	lease = 2 * time.Minute
-	// sliceSize is how many messages are looked at again just before they go, and
-	// written together after.
+	// sliceSize is how many messages are looked at together just before they go.
 	sliceSize = 50
 )
 
@@ -63,7 +62,6 @@ type dispatcher struct {
 
 	mu    sync.Mutex
 	empty map[int64]time.Time // since when a running campaign has no open message
-	zones map[string]*time.Location
 }
 
 // wake has the dispatcher look at once. It never blocks.
@@ -204,7 +202,7 @@ func (d *dispatcher) expand(ctx context.Context, c *campaign, now time.Time) (mo
 	}
 	for _, r := range rows {
 		p := planned{Client: r.ID, Phone: r.Phone, Status: messagePending}
-		p.Due, _ = c.Window.next(latest(now, c.StartAt), d.zone(r.Timezone))
+		p.Due, _ = c.Window.next(latest(now, c.StartAt), zone(r.Timezone))
 		switch {
 		case silent[r.Phone]:
 			p.Status, p.Error = messageCanceled, "suppressed"
@@ -234,16 +232,10 @@ func latest(a, b time.Time) time.Time {
 }
 
 // zone finds a time zone that was checked when it came.
-func (d *dispatcher) zone(name string) *time.Location {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	z := d.zones[name]
-	if z == nil {
-		var err error
-		if z, err = time.LoadLocation(name); err != nil {
-			z = time.UTC
-		}
-		d.zones[name] = z
+func zone(name string) *time.Location {
+	z, err := loadZone(name)
+	if err != nil {
+		return time.UTC
 	}
 	return z
 }

@@ -170,7 +170,7 @@ func (r *importRun) settle(ctx context.Context) error {
 	if c.err != nil {
 		return fmt.Errorf("store clients: %w", c.err)
 	}
-	return errors.Join(r.count(c), r.note(ctx, "client.created", c.created), r.note(ctx, "client.updated", c.updated))
+	return errors.Join(r.count(c), r.note(ctx, eventClientCreated, c.created), r.note(ctx, eventClientEdited, c.updated))
 }
 
 // write stores a chunk. The later line of a number is what is written.

@@ -20,15 +20,13 @@ const (
 	eventMessageExpired  = "message.expired"
 	eventMessageCanceled = "message.canceled"
 
-	eventClientCreated  = "client.created"
-	eventClientEdited   = "client.edited" // fields
-	eventClientDeleted  = "client.deleted"
-	eventClientImported = "client.imported"
+	eventClientCreated = "client.created"
+	eventClientEdited  = "client.edited" // fields
+	eventClientDeleted = "client.deleted"
 
 	eventSenderPaused  = "sender.paused" // status
 	eventSenderResumed = "sender.resumed"
 	eventSenderOpen    = "sender.open" // the circuit breaker
-	eventSenderClosed  = "sender.closed"
 
 	eventCallbackDelivered    = "callback.delivered" // at
 	eventCallbackFailed       = "callback.failed"    // at, reason

@@ -81,7 +81,7 @@ func newService(p app.Platform) (app.Service, error) {
 	}
 	s.dispatch = &dispatcher{cfg: s.cfg, campaigns: &campaignStore{p.DB}, messages: messages, store: &dispatchStore{p.DB}, clients: s.clients, suppressions: s.suppressions,
 		sender: s.sender, gate: closed, limit: rate.NewLimiter(limit, max(1, int(s.cfg.Rate/10))), bus: p.Bus, relay: p.Outbox, logged: s.logged, metrics: m, log: p.Log, now: p.Now,
-		look: make(chan struct{}, 1), fates: make(chan settled, 500), room: make(chan struct{}, s.cfg.Concurrency), began: time.Now(), empty: map[int64]time.Time{}, zones: map[string]*time.Location{}}
+		look: make(chan struct{}, 1), fates: make(chan settled, 500), room: make(chan struct{}, s.cfg.Concurrency), began: time.Now(), empty: map[int64]time.Time{}}
 	mail, err := newReportMailClient(p.SMTPURL, s.cfg.ReportFrom)
 	if err != nil {
 		return nil, err
