@@ -237,7 +237,11 @@ type providerSummary struct {
 	DistinctPhones   int64     `json:"distinct_phones"`
 	RepeatedIDs      int64     `json:"repeated_ids"`
 	PhonesWithTwoIDs int64     `json:"phones_with_two_ids"`
+	ChangedIDs       int64     `json:"changed_ids"`
+	Requests         int64     `json:"requests"`
 	LastAcceptedAt   time.Time `json:"last_accepted_at"`
+
+	ByFault map[string]int64 `json:"by_fault"`
 }
 
 func (p *provider) summary(b *testing.B) (s providerSummary) {

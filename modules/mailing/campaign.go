@@ -31,6 +31,11 @@ type campaign struct {
 	// Expanded is the greatest client that the audience was made of so far; -1
 	// before the start.
 	Expanded int64
+	// Reschedule is the next message whose time is to be found anew since the
+	// end or the window was edited; 0: none. RescheduleAgain: once more from the
+	// first one then.
+	Reschedule      int64
+	RescheduleAgain bool
 }
 
 // started tells whether the campaign has begun, paused or not.
@@ -99,6 +104,7 @@ func (c *campaign) change(to campaignChange) error {
 			return &errs.Error{Kind: errs.Conflict, Text: "the campaign has started: only end_at, text and window can be changed", Fields: fields}
 		}
 	}
+	end, hours := c.EndAt, c.Window
 	set(&c.Name, to.Name)
 	set(&c.Text, to.Text)
 	set(&c.StartAt, to.StartAt)
@@ -106,6 +112,9 @@ func (c *campaign) change(to campaignChange) error {
 	set(&c.Filter, to.Filter)
 	if to.WindowSet {
 		c.Window = to.Window
+	}
+	if c.started() && (!c.EndAt.Equal(end) || !c.Window.equal(hours)) {
+		c.Reschedule, c.RescheduleAgain = 1, false
 	}
 	return c.check()
 }

@@ -14,17 +14,19 @@ import (
 // campaignStore keeps campaigns.
 type campaignStore struct{ db *store.DB }
 
-const campaignColumns = `id, name, text, start_at, end_at, filter, window_from, window_to, status, expanded, created_at, updated_at`
+const campaignColumns = `id, name, text, start_at, end_at, filter, window_from, window_to, status, expanded, created_at, updated_at, reschedule, reschedule_again`
 
 func scanCampaign(scan func(...any) error) (*campaign, error) {
 	var c campaign
 	var start, end, created, updated store.Micros
 	var pick string
 	var from, to sql.Null[int64]
-	if err := scan(&c.ID, &c.Name, &c.Text, &start, &end, &pick, &from, &to, &c.Status, &c.Expanded, &created, &updated); err != nil {
+	var again int64
+	if err := scan(&c.ID, &c.Name, &c.Text, &start, &end, &pick, &from, &to, &c.Status, &c.Expanded, &created, &updated, &c.Reschedule, &again); err != nil {
 		return nil, err
 	}
 	c.StartAt, c.EndAt, c.CreatedAt, c.UpdatedAt = start.Time(), end.Time(), created.Time(), updated.Time()
+	c.RescheduleAgain = again != 0
 	if from.Valid {
 		c.Window = &window{From: int(from.V), To: int(to.V)}
 	}
@@ -43,7 +45,14 @@ func (c *campaign) args() ([]any, error) {
 		from, to = int64(c.Window.From), int64(c.Window.To)
 	}
 	return []any{c.ID, c.Name, c.Text, store.MicrosOf(c.StartAt), store.MicrosOf(c.EndAt), string(pick), from, to, string(c.Status), c.Expanded,
-		store.MicrosOf(c.CreatedAt), store.MicrosOf(c.UpdatedAt)}, nil
+		store.MicrosOf(c.CreatedAt), store.MicrosOf(c.UpdatedAt), c.Reschedule, bit(c.RescheduleAgain)}, nil
+}
+
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (s *campaignStore) insert(ctx context.Context, tx store.Querier, c *campaign) error {
@@ -55,7 +64,7 @@ func (s *campaignStore) insert(ctx context.Context, tx store.Querier, c *campaig
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `insert into mailing_campaign (`+campaignColumns+`) values `+store.Values(1, 12, 1), args...)
+	_, err = tx.ExecContext(ctx, `insert into mailing_campaign (`+campaignColumns+`) values `+store.Values(1, 14, 1), args...)
 	return err
 }
 
@@ -65,7 +74,7 @@ func (s *campaignStore) save(ctx context.Context, tx store.Querier, c *campaign)
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `update mailing_campaign set name = $2, text = $3, start_at = $4, end_at = $5, filter = $6, window_from = $7, window_to = $8,
-		status = $9, expanded = $10, created_at = $11, updated_at = $12 where id = $1`, args...)
+		status = $9, expanded = $10, created_at = $11, updated_at = $12, reschedule = $13, reschedule_again = $14 where id = $1`, args...)
 	return err
 }
 
@@ -99,9 +108,9 @@ func (s *campaignStore) list(ctx context.Context, status string, before int64, l
 	return out, err
 }
 
-// in gives the campaigns in a status, earliest start first.
-func (s *campaignStore) in(ctx context.Context, status campaignStatus, limit int) (out []*campaign, err error) {
-	err = store.Each(ctx, s.db.Read(), `select `+campaignColumns+` from mailing_campaign where status = $1 order by start_at, id limit $2`, []any{string(status), limit},
+// in gives the campaigns in a status by id, after one of them.
+func (s *campaignStore) in(ctx context.Context, status campaignStatus, after int64, limit int) (out []*campaign, err error) {
+	err = store.Each(ctx, s.db.Read(), `select `+campaignColumns+` from mailing_campaign where status = $1 and id > $2 order by id limit $3`, []any{string(status), after, limit},
 		func(scan func(...any) error) error {
 			c, err := scanCampaign(scan)
 			out = append(out, c)
@@ -110,16 +119,42 @@ func (s *campaignStore) in(ctx context.Context, status campaignStatus, limit int
 	return out, err
 }
 
-// due gives the campaigns whose start has come.
-func (s *campaignStore) due(ctx context.Context, now time.Time, limit int) (ids []int64, err error) {
-	err = store.Each(ctx, s.db.Read(), `select id from mailing_campaign where status = $1 and start_at <= $2 order by start_at, id limit $3`,
-		[]any{string(campaignScheduled), store.MicrosOf(now), limit}, func(scan func(...any) error) error {
-			var id int64
-			err := scan(&id)
-			ids = append(ids, id)
-			return err
-		})
+// due gives campaigns whose start has come.
+func (s *campaignStore) due(ctx context.Context, now time.Time, limit int) ([]int64, error) {
+	return s.ids(ctx, `select id from mailing_campaign where status = $1 and start_at <= $2 order by start_at, id limit $3`,
+		string(campaignScheduled), store.MicrosOf(now), limit)
+}
+
+// overslept gives campaigns whose end came while they were paused.
+func (s *campaignStore) overslept(ctx context.Context, now time.Time, limit int) ([]int64, error) {
+	return s.ids(ctx, `select id from mailing_campaign where status = $1 and end_at <= $2 order by end_at, id limit $3`, string(campaignPaused), store.MicrosOf(now), limit)
+}
+
+// unsettled gives canceled campaigns that still have open messages by id, after
+// one of them.
+func (s *campaignStore) unsettled(ctx context.Context, after int64, limit int) ([]int64, error) {
+	return s.ids(ctx, `select distinct n.campaign from mailing_count n join mailing_campaign c on c.id = n.campaign
+		where n.messages > 0 and n.status in (0, 1, 3) and n.campaign > $1 and c.status = $2 order by n.campaign limit $3`, after, string(campaignCanceled), limit)
+}
+
+func (s *campaignStore) ids(ctx context.Context, query string, args ...any) (ids []int64, err error) {
+	err = store.Each(ctx, s.db.Read(), query, args, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		ids = append(ids, id)
+		return err
+	})
 	return ids, err
+}
+
+// still tells in a transaction whether a campaign runs with the end and the
+// window that it had when it was read.
+func (s *campaignStore) still(ctx context.Context, tx store.Querier, c *campaign) (bool, error) {
+	fresh, err := s.get(ctx, tx, c.ID)
+	if errs.KindOf(err) == errs.NotFound {
+		return false, nil
+	}
+	return err == nil && fresh.Status == campaignRunning && fresh.EndAt.Equal(c.EndAt) && fresh.Window.equal(c.Window), err
 }
 
 // move changes the status of a campaign that is in one, and tells whether it

@@ -101,10 +101,10 @@ func TestClientsAreMadeReadChangedAndDeleted(t *testing.T) {
 	onBoth(t, func(t *testing.T, options ...apptest.Option) {
 		b := newBook(t, options...)
 		var deleted []int64
-		b.clients.onDeleted = func(_ context.Context, tx store.Querier, id int64) error {
+		b.clients.onDeleted = func(_ context.Context, tx store.Querier, id int64) (func(), error) {
 			var n int
 			deleted = append(deleted, id)
-			return tx.QueryRowContext(t.Context(), `select count(*) from mailing_client`).Scan(&n)
+			return func() {}, tx.QueryRowContext(t.Context(), `select count(*) from mailing_client`).Scan(&n)
 		}
 		const full = `{"phone_number":"79161234567","operator_code":"901","tag":"vip ä","timezone":"Asia/Tokyo","attributes":{"name":"Anna","n":12345678901234567890,"deep":{"a":[1.50,null,true]}}}`
 		step := func(name, method, path, body string, want int, shown string) {

@@ -37,8 +37,8 @@ type clientService struct {
 	logged eventlog.Logger
 	now    func() time.Time
 	// onDeleted stops what is pending for a client, in the transaction that
-	// deletes it. It may be nil.
-	onDeleted func(ctx context.Context, tx store.Querier, clientID int64) error
+	// deletes it; what it gives is called after that. It may be nil.
+	onDeleted func(ctx context.Context, tx store.Querier, clientID int64) (tell func(), err error)
 }
 
 func newClientService(db *store.DB, keys *seal.Keyring, logged eventlog.Logger, now func() time.Time) *clientService {
@@ -65,13 +65,9 @@ func (s *clientService) seal(ctx context.Context, clients []*client) ([]audience
 		}
 		aliases[i] = alias
 	}
-	subjects, err := s.keys.Subjects(ctx, aliases)
+	subjects, ciphers, err := s.keys.SubjectsOnce(ctx, aliases)
 	if err != nil {
 		return nil, fmt.Errorf("find the persons of clients: %w", err)
-	}
-	ciphers, err := s.keys.Ciphers(ctx, subjects)
-	if err != nil {
-		return nil, fmt.Errorf("find the keys of clients: %w", err)
 	}
 	rows := make([]audienceRow, len(clients))
 	for i, c := range clients {
@@ -94,7 +90,7 @@ func (s *clientService) open(ctx context.Context, rows []audienceRow) ([]*client
 	for i := range rows {
 		subjects[i] = rows[i].Subject
 	}
-	ciphers, err := s.keys.Ciphers(ctx, subjects)
+	ciphers, err := s.keys.CiphersOnce(ctx, subjects)
 	if err != nil {
 		return nil, fmt.Errorf("find the keys of clients: %w", err)
 	}
@@ -253,6 +249,7 @@ func (s *clientService) update(ctx context.Context, id int64, change func(*clien
 
 // remove deletes a client, and stops what is pending for it.
 func (s *clientService) remove(ctx context.Context, id int64) error {
+	tell := func() {}
 	err := s.store.db.Tx(ctx, func(tx store.Querier) error {
 		found, err := s.store.remove(ctx, tx, id)
 		if err != nil {
@@ -264,11 +261,13 @@ func (s *clientService) remove(ctx context.Context, id int64) error {
 		if s.onDeleted == nil {
 			return nil
 		}
-		return s.onDeleted(ctx, tx, id)
+		tell, err = s.onDeleted(ctx, tx, id)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("delete client: %w", err)
 	}
+	tell()
 	return s.note(ctx, eventClientDeleted, id)
 }
 

@@ -15,7 +15,8 @@ type Config struct {
 	SenderToken    config.Secret   `key:"sender_token" default:"probe" doc:"Bearer token for it."`
 	SenderTimeout  time.Duration   `default:"10s" doc:"How long the provider may take to answer."`
 	Concurrency    int             `default:"64" doc:"Most requests to the provider at once, by this instance."`
-	Workers        int             `default:"48" doc:"How many batches of 100 messages are in work at once, so that some that hang do not keep others waiting."`
+	Workers        int             `default:"48" doc:"How many batches are in work at once, so that some that hang do not keep others waiting."`
+	Batch          int             `default:"100" doc:"Most messages that are handed to a worker together."`
 	Rate           float64         `default:"0" doc:"Most messages per second, by this instance; 0 is no limit."`
 	MaxInFlight    int             `default:"4000" doc:"Most messages that are in the hands of workers, of all instances."`
 	RetryMin       time.Duration   `default:"1s" doc:"Pause before the second attempt; it doubles."`
@@ -41,8 +42,10 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("mailing.concurrency is not between 1 and 4096")
 	case c.Rate < 0:
 		return fmt.Errorf("mailing.rate is negative")
-	case c.MaxInFlight < handChunk:
-		return fmt.Errorf("mailing.max_in_flight is below %d", handChunk)
+	case c.Batch < 1 || c.Batch > 1000:
+		return fmt.Errorf("mailing.batch is not between 1 and 1000")
+	case c.MaxInFlight < c.Batch:
+		return fmt.Errorf("mailing.max_in_flight is below mailing.batch")
 	case c.RetryMin < time.Millisecond || c.RetryMax < c.RetryMin:
 		return fmt.Errorf("mailing.retry_min and mailing.retry_max: want 1ms <= retry_min <= retry_max")
 	case c.Linger < 0:

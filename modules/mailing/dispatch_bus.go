@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
+	"switchboard/platform/breaker"
 	"switchboard/platform/bus"
 	"switchboard/platform/errs"
 	"switchboard/platform/seal"
@@ -51,13 +51,12 @@ type delivery struct {
 // the same ids. A message that hangs holds its own place and no other.
 func (d *dispatcher) deliver(ctx context.Context, stop <-chan struct{}, h handed, again bool) error {
 	b := &delivery{handed: h, again: again, written: make(chan error, len(h.IDs))}
+	slices.Sort(h.IDs) // as they are looked at
 	var err error
 	for ids := h.IDs; len(ids) > 0 && err == nil; {
 		var n int
-		if n, err = d.places(ctx, stop, min(len(ids), sliceSize)); err == nil {
-			err = d.slice(ctx, b, ids[:n])
-			ids = ids[n:]
-		}
+		n, err = d.slice(ctx, stop, b, ids[:min(len(ids), sliceSize)])
+		ids = ids[n:]
 	}
 	b.sending.Wait()
 	for range b.fates {
@@ -66,40 +65,21 @@ func (d *dispatcher) deliver(ctx context.Context, stop <-chan struct{}, h handed
 	return err
 }
 
-// places waits until messages may go, as many as there is room for and at most
-// most: the room is of this instance, and the rate of its limit.
-func (d *dispatcher) places(ctx context.Context, stop <-chan struct{}, most int) (n int, err error) {
+// enter waits until a message may go: the room is of this instance, and the rate
+// of its limit.
+func (d *dispatcher) enter(ctx context.Context, stop <-chan struct{}) error {
 	select {
 	case d.room <- struct{}{}:
-		n = 1
 	case <-stop:
-		return 0, errStopped
+		return errStopped
 	case <-ctx.Done():
-		return 0, errStopped
+		return errStopped
 	}
-	if d.limit.Limit() != rate.Inf {
-		most = min(most, d.limit.Burst())
-	}
-more:
-	for n < most {
-		select {
-		case d.room <- struct{}{}:
-			n++
-		default:
-			break more
-		}
-	}
-	if err := d.limit.WaitN(ctx, n); err != nil {
-		d.leave(n)
-		return 0, errStopped
-	}
-	return n, nil
-}
-
-func (d *dispatcher) leave(n int) {
-	for range n {
+	if err := d.limit.Wait(ctx); err != nil {
 		<-d.room
+		return errStopped
 	}
+	return nil
 }
 
 // settled is a fate on its way to the tables.
@@ -157,54 +137,96 @@ func (d *dispatcher) persist(list []fate) error {
 	}
 }
 
-// slice looks at messages for the last time and lets those go that may. Each
-// has a place, which it leaves.
-func (d *dispatcher) slice(ctx context.Context, h *delivery, ids []int64) error {
-	going := 0
-	defer func() { d.leave(len(ids) - going) }()
-	list, err := d.store.held(ctx, h.Claim, ids)
-	if err != nil || len(list) == 0 {
-		return err
+// looked is what was seen of some messages just before they go.
+type looked struct {
+	at      time.Time // by the real clock
+	c       *campaign
+	text    *campaignText
+	list    []held
+	clients map[int64]*client // by id; none for one that was deleted or erased
+	silent  map[int64]bool    // by client: suppressed
+}
+
+// lookAt looks at messages for the last time: at those of them that are still
+// claimed so.
+func (d *dispatcher) lookAt(ctx context.Context, h handed, ids []int64) (*looked, error) {
+	l := &looked{at: time.Now(), clients: map[int64]*client{}, silent: map[int64]bool{}}
+	var err error
+	if l.list, err = d.store.held(ctx, h.Claim, ids); err != nil || len(l.list) == 0 {
+		return l, err
 	}
 	db := d.campaigns.db.Read()
-	c, err := d.campaigns.get(ctx, db, h.Campaign)
+	l.c, err = d.campaigns.get(ctx, db, h.Campaign)
 	if errs.KindOf(err) == errs.NotFound {
-		c, err = &campaign{ID: h.Campaign, Status: campaignDeleted}, nil
+		l.c, err = &campaign{ID: h.Campaign, Status: campaignDeleted}, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var clientIDs []int64
 	var phones []seal.Index
-	for _, m := range list {
+	for _, m := range l.list {
 		clientIDs, phones = append(clientIDs, m.client), append(phones, m.phone)
 	}
 	rows, err := d.clients.store.load(ctx, db, clientIDs)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, row := range rows { // a client's number may have changed since
 		phones = append(phones, row.Phone)
 	}
 	silent, err := d.suppressions.store.suppressed(ctx, db, phones)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var there []audienceRow
-	place := map[int64]int{}
-	for _, m := range list {
-		if row, ok := rows[m.client]; ok {
-			place[m.client] = len(there)
+	for _, m := range l.list {
+		row, ok := rows[m.client]
+		l.silent[m.client] = silent[m.phone] || ok && silent[row.Phone]
+		if ok {
 			there = append(there, row)
 		}
 	}
-	clients, err := d.clients.open(ctx, there)
+	opened, err := d.clients.open(ctx, there)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	text, err := parseText(c.Text)
-	if err != nil && c.Status == campaignRunning {
-		return bus.Permanent(fmt.Errorf("the text of campaign %d: %w", c.ID, err))
+	for i, row := range there {
+		if opened[i] != nil {
+			l.clients[row.ID] = opened[i]
+		}
+	}
+	if l.text, err = parseText(l.c.Text); err != nil && l.c.Status == campaignRunning {
+		return nil, bus.Permanent(fmt.Errorf("the text of campaign %d: %w", l.c.ID, err))
+	}
+	return l, nil
+}
+
+// slice lets messages go that may, one after the other as there is room, and
+// tells how many of ids are dealt with. What was seen of them must not be old
+// when they go: somebody may have paused the campaign.
+func (d *dispatcher) slice(ctx context.Context, stop <-chan struct{}, h *delivery, ids []int64) (n int, err error) {
+	// Few look at a time, so that what they saw is fresh when there is room.
+	select {
+	case d.turns <- struct{}{}:
+	case <-stop:
+		return 0, errStopped
+	case <-ctx.Done():
+		return 0, errStopped
+	}
+	defer func() { <-d.turns }()
+	if err := d.enter(ctx, stop); err != nil {
+		return 0, err
+	}
+	placed := true
+	defer func() {
+		if placed {
+			<-d.room
+		}
+	}()
+	l, err := d.lookAt(ctx, h.handed, ids)
+	if err != nil {
+		return 0, err
 	}
 	settle := func(f fate) {
 		f.campaign, f.claim = h.Campaign, h.Claim
@@ -213,22 +235,28 @@ func (d *dispatcher) slice(ctx context.Context, h *delivery, ids []int64) error 
 		h.mu.Unlock()
 		d.fates <- settled{f, h.written}
 	}
-	for _, m := range list {
-		var to *client
-		if at, ok := place[m.client]; ok {
-			to = clients[at]
+	for _, m := range l.list {
+		if !placed {
+			if err := d.enter(ctx, stop); err != nil {
+				return 0, err
+			}
+			placed = true
 		}
-		if f, last := d.unsendable(c, m, to, silent[m.phone] || silent[rows[m.client].Phone]); last {
+		if time.Since(l.at) > freshFor {
+			return slices.Index(ids, m.id), nil
+		}
+		to := l.clients[m.client]
+		if f, last := d.unsendable(l.c, m, to, l.silent[m.client]); last {
 			settle(f)
 			continue
 		}
-		going++
+		placed = false
 		h.sending.Go(func() {
-			defer d.leave(1)
-			settle(d.one(ctx, c, text, m, to, h.again))
+			defer func() { <-d.room }()
+			settle(d.one(ctx, l.c, l.text, m, to, h.again))
 		})
 	}
-	return nil
+	return len(ids), nil
 }
 
 var errStopped = errs.New(errs.Unavailable, "shutting down")
@@ -241,7 +269,7 @@ func (d *dispatcher) unsendable(c *campaign, m held, to *client, suppressed bool
 	case c.Status == campaignCanceled || c.Status == campaignDeleted:
 		f.status, f.err = messageCanceled, "the campaign was canceled"
 	case !now.Before(c.EndAt):
-		f.status, f.err = messageExpired, "the campaign ended"
+		f.status, f.err = messageExpired, endedBefore
 	case to == nil:
 		f.status, f.err = messageCanceled, "the client was deleted"
 	case suppressed:
@@ -255,7 +283,7 @@ func (d *dispatcher) unsendable(c *campaign, m held, to *client, suppressed bool
 		}
 		f.status, f.due = waiting(m), opens
 		if !opens.Before(c.EndAt) {
-			f.status, f.err = messageExpired, "the window does not open before the end"
+			f.status, f.err = messageExpired, neverOpens
 		}
 	}
 	return f, true
@@ -274,7 +302,7 @@ func waiting(m held) messageStatus {
 	return messagePending
 }
 
-// one sends one message, if the gate lets it.
+// one sends one message, if the breaker lets it.
 func (d *dispatcher) one(ctx context.Context, c *campaign, template *campaignText, m held, to *client, again bool) fate {
 	text, err := template.render(to)
 	if err != nil {
@@ -282,7 +310,7 @@ func (d *dispatcher) one(ctx context.Context, c *campaign, template *campaignTex
 		f.status, f.err = messageFailed, "the text cannot be made"
 		return f
 	}
-	ok, wait := d.gate.enter(d.now())
+	ok, wait := d.breaker.Enter(d.now())
 	if !ok {
 		due := d.now().Add(wait + rand.N(wait/2+time.Millisecond))
 		return d.postponed(c, m, due, 0, "")
@@ -294,8 +322,8 @@ func (d *dispatcher) one(ctx context.Context, c *campaign, template *campaignTex
 	now := d.now()
 	d.metrics.attempts.WithLabelValues(string(a.result)).Inc()
 	d.metrics.took.Observe(a.took.Seconds())
-	if state, changed := d.gate.leave(now, a); changed {
-		d.gateMoved(ctx, state)
+	if state, changed := d.breaker.Leave(now, a.result.outcome(), a.after); changed {
+		d.moved(ctx, state)
 	}
 	f := m.fate(now)
 	f.attempts = 1
@@ -325,17 +353,16 @@ func (d *dispatcher) postponed(c *campaign, m held, due time.Time, attempts int6
 	return f
 }
 
-// gateMoved tells people that the provider takes nothing, or takes messages
-// again.
-func (d *dispatcher) gateMoved(ctx context.Context, state gateState) {
+// moved tells people that the provider takes nothing, or takes messages again.
+func (d *dispatcher) moved(ctx context.Context, state breaker.State) {
 	switch state {
-	case gateUnauthorized:
+	case breaker.Unauthorized:
 		d.log.ErrorContext(ctx, "the message provider does not accept the token (mailing.sender_token): sending pauses, nothing is lost")
 		d.journal(ctx, eventSenderPaused, 0, 0, 0, nil)
-	case gateFailing:
+	case breaker.Open:
 		d.log.WarnContext(ctx, "the message provider fails: sending rests")
 		d.journal(ctx, eventSenderOpen, 0, 0, 0, nil)
-	case gateOpen:
+	case breaker.Closed:
 		d.log.InfoContext(ctx, "the message provider takes messages again")
 		d.journal(ctx, eventSenderResumed, 0, 0, 0, nil)
 	}

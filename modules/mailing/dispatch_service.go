@@ -3,7 +3,9 @@ package mailing
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
@@ -12,7 +14,9 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"switchboard/platform/breaker"
 	"switchboard/platform/bus"
+	"switchboard/platform/errs"
 	"switchboard/platform/eventlog"
 	"switchboard/platform/outbox"
 	"switchboard/platform/seal"
@@ -27,13 +31,17 @@ const (
 	lookEvery = 200 * time.Millisecond
 	// expandChunk is how many clients one transaction makes messages for.
 	expandChunk = 1000
-	// handChunk is how many messages go to a worker together.
-	handChunk = 100
 	// lease is how long a worker may keep messages. It gives them back long
 	// before; after a crash the bus brings them to another one sooner.
 	lease = 2 * time.Minute
 	// sliceSize is how many messages are looked at together just before they go.
 	sliceSize = 50
+	// freshFor is for how long that counts.
+	freshFor = 500 * time.Millisecond
+	// closeChunk is how many messages one transaction makes final.
+	closeChunk = 1000
+	// maxCampaigns is how many campaigns are read together.
+	maxCampaigns = 200
 )
 
 // dispatcher starts campaigns, makes their messages, brings them to workers
@@ -47,7 +55,7 @@ type dispatcher struct {
 	clients      *clientService
 	suppressions *suppressionService
 	sender       *senderClient
-	gate         *gate
+	breaker      *breaker.Breaker
 	limit        *rate.Limiter
 	bus          *bus.Bus
 	relay        *outbox.Relay
@@ -58,10 +66,14 @@ type dispatcher struct {
 	look         chan struct{}
 	fates        chan settled
 	room         chan struct{} // a place for each message on its way
+	turns        chan struct{} // one for each worker that looks at messages to go
 	began        time.Time     // of this process, by the real clock
 
 	mu    sync.Mutex
 	empty map[int64]time.Time // since when a running campaign has no open message
+
+	turn     int64 // the campaign behind which the next round begins
+	canceled int64 // the canceled campaign that was looked at last
 }
 
 // wake has the dispatcher look at once. It never blocks.
@@ -119,8 +131,6 @@ func (d *dispatcher) gauge(ctx context.Context) {
 	}
 }
 
-const maxCampaigns = 200 // that are looked at in one step
-
 // step does what is due, a little of everything, and tells whether there is
 // more.
 func (d *dispatcher) step(ctx context.Context) (busy bool, err error) {
@@ -130,31 +140,87 @@ func (d *dispatcher) step(ctx context.Context) (busy bool, err error) {
 		return false, err
 	}
 	for _, id := range due {
-		var started bool
-		err := d.campaigns.db.Tx(ctx, func(tx store.Querier) (err error) {
-			started, err = d.campaigns.move(ctx, tx, id, campaignScheduled, campaignRunning, now)
+		if err := d.begin(ctx, id, campaignScheduled, now); err != nil {
+			return false, err
+		}
+	}
+	more, err := d.round(ctx, now)
+	ending, endErr := d.end(ctx, now)
+	return more || ending || len(due) == maxCampaigns, errors.Join(err, endErr)
+}
+
+// begin lets a campaign run whose start has come, or whose end came while it was
+// paused, unless an edit has just moved that.
+func (d *dispatcher) begin(ctx context.Context, id int64, from campaignStatus, now time.Time) error {
+	var began bool
+	err := d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
+		began = false
+		c, err := d.campaigns.get(ctx, tx, id)
+		if errs.KindOf(err) == errs.NotFound {
+			return nil
+		}
+		if err != nil || from == campaignScheduled && now.Before(c.StartAt) || from == campaignPaused && now.Before(c.EndAt) {
 			return err
-		})
+		}
+		moved, err := d.campaigns.move(ctx, tx, id, from, campaignRunning, now)
+		began = moved && !c.started()
+		return err
+	})
+	if err == nil && began {
+		d.journal(ctx, eventCampaignStarted, id, 0, 0, nil)
+	}
+	return err
+}
+
+// round brings the running campaigns on, each a little and each round another
+// one first. It breaks off after a while, so that starts and ends do not wait
+// for it, and the next one goes on from there.
+func (d *dispatcher) round(ctx context.Context, now time.Time) (busy bool, err error) {
+	began := time.Now()
+	first := int64(0)
+	for c, err := range d.running(ctx, d.turn) {
 		if err != nil {
 			return false, err
 		}
-		if started {
-			d.journal(ctx, eventCampaignStarted, id, 0, 0, nil)
+		d.turn = c.ID
+		if first == 0 {
+			first = c.ID
 		}
-	}
-	running, err := d.campaigns.in(ctx, campaignRunning, maxCampaigns)
-	if err != nil {
-		return false, err
-	}
-	for _, c := range running {
 		more, err := d.advance(ctx, c, now)
 		if err != nil {
 			return false, fmt.Errorf("campaign %d: %w", c.ID, err)
 		}
 		busy = busy || more
+		if time.Since(began) > lookEvery {
+			return busy, nil
+		}
 	}
-	more, err := d.end(ctx, now)
-	return busy || more, err
+	d.turn = first
+	return busy, nil
+}
+
+// running gives each of the running campaigns, those behind one of them first.
+func (d *dispatcher) running(ctx context.Context, behind int64) iter.Seq2[*campaign, error] {
+	return func(yield func(*campaign, error) bool) {
+		for after, around := behind, behind == 0; ; {
+			list, err := d.campaigns.in(ctx, campaignRunning, after, maxCampaigns)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, c := range list {
+				if after = c.ID; around && behind > 0 && after > behind || !yield(c, nil) {
+					return
+				}
+			}
+			if len(list) < maxCampaigns {
+				if around {
+					return
+				}
+				after, around = 0, true
+			}
+		}
+	}
 }
 
 // advance brings a running campaign on.
@@ -165,22 +231,55 @@ func (d *dispatcher) advance(ctx context.Context, c *campaign, now time.Time) (b
 	}
 	over := !now.Before(c.EndAt)
 	if over && !behind {
-		n, err := d.messages.close(ctx, c.ID, messageExpired, "the campaign ended", now, 1000)
+		n, err := d.close(ctx, c.ID, messageExpired, endedBefore, now)
 		if err != nil || n > 0 {
 			return true, err
 		}
 	}
 	if !over {
+		edited, err := d.reschedule(ctx, c, now)
+		if err != nil {
+			return false, err
+		}
 		fed, err := d.feed(ctx, c, now)
 		if err != nil {
 			return false, err
 		}
-		busy = fed
+		busy = edited || fed
 	}
 	if behind {
 		return true, nil
 	}
-	return busy, d.finish(ctx, c, now, over)
+	return busy, d.finish(ctx, c, now)
+}
+
+// close makes the next open messages of a campaign final, and gives how many
+// there were.
+func (d *dispatcher) close(ctx context.Context, campaign int64, to messageStatus, reason string, now time.Time) (int, error) {
+	var closed []fate
+	err := d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
+		closed = nil
+		if to == messageExpired {
+			// An edit may just have moved the end.
+			c, err := d.campaigns.get(ctx, tx, campaign)
+			if errs.KindOf(err) == errs.NotFound {
+				return nil
+			}
+			if err != nil || c.Status != campaignRunning || now.Before(c.EndAt) {
+				return err
+			}
+		}
+		var err error
+		closed, err = d.messages.close(ctx, tx, campaign, to, reason, now, closeChunk)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range closed {
+		d.tell(ctx, f)
+	}
+	return len(closed), nil
 }
 
 // expand makes messages for the next clients, and tells whether there may be
@@ -207,15 +306,22 @@ func (d *dispatcher) expand(ctx context.Context, c *campaign, now time.Time) (mo
 		case silent[r.Phone]:
 			p.Status, p.Error = messageCanceled, "suppressed"
 		case !p.Due.Before(c.EndAt):
-			p.Status, p.Error = messageExpired, "the window does not open before the end"
+			p.Status, p.Error = messageExpired, neverOpens
+			if !now.Before(c.EndAt) {
+				p.Error = endedBefore
+			}
 		}
 		list = append(list, p)
 	}
 	last := rows[len(rows)-1].ID
 	err = d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
-		mine, err := d.campaigns.advance(ctx, tx, c.ID, c.Expanded, last)
+		mine, err := d.campaigns.still(ctx, tx, c)
 		if err != nil || !mine {
-			return err // another instance was faster, or it runs no more
+			return err
+		}
+		mine, err = d.campaigns.advance(ctx, tx, c.ID, c.Expanded, last)
+		if err != nil || !mine {
+			return err // another instance was faster
 		}
 		_, err = d.messages.plan(ctx, tx, c.ID, list, now)
 		return err
@@ -243,7 +349,7 @@ func zone(name string) *time.Location {
 // feed hands messages whose time has come to workers, as many as they can have
 // in hand, and tells whether it did.
 func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time) (bool, error) {
-	if d.gate.closed(now) {
+	if d.breaker.Rests(now) {
 		return false, nil
 	}
 	sending, err := d.store.sending(ctx)
@@ -259,13 +365,13 @@ func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time) (bool
 	var due []store.Micros
 	err = d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
 		fed = false
-		h, err := d.store.hand(ctx, tx, c.ID, now, now.Add(lease), min(room, 10*handChunk))
+		h, err := d.store.hand(ctx, tx, c.ID, now, now.Add(lease), min(room, 10*d.cfg.Batch))
 		if err != nil || len(h.IDs) == 0 {
 			return err
 		}
 		fed, due = true, h.due
 		var msgs []bus.Message
-		for part := range chunks(h.IDs, handChunk) {
+		for part := range chunks(h.IDs, d.cfg.Batch) {
 			data, err := json.Marshal(handed{Campaign: h.Campaign, Claim: h.Claim, IDs: part})
 			if err != nil {
 				return err
@@ -280,12 +386,28 @@ func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time) (bool
 			d.metrics.delay.Observe(now.Sub(at.Time()).Seconds())
 		}
 	}
-	return fed && room > handChunk, err
+	return fed && room > d.cfg.Batch, err
+}
+
+// clientDeleted cancels what is open for a client, in the transaction that
+// deletes it. What it gives is to be called after that, and tells of it.
+func (d *dispatcher) clientDeleted(ctx context.Context, tx store.Querier, client int64) (tell func(), err error) {
+	ids, err := d.messages.ofClient(ctx, tx, client)
+	if err != nil {
+		return nil, err
+	}
+	canceled, err := d.messages.settle(ctx, tx, ids, open, messageCanceled, "the client was deleted")
+	return func() {
+		for _, f := range canceled {
+			d.tell(ctx, f)
+		}
+	}, err
 }
 
 // finish ends a campaign of which every message is final. While it could still
 // go on it waits a little, for clients that were just added.
-func (d *dispatcher) finish(ctx context.Context, c *campaign, now time.Time, over bool) error {
+func (d *dispatcher) finish(ctx context.Context, c *campaign, now time.Time) error {
+	over := !now.Before(c.EndAt)
 	counts, err := d.campaigns.counts(ctx, d.campaigns.db.Read(), []int64{c.ID})
 	if err != nil {
 		return err
@@ -304,12 +426,16 @@ func (d *dispatcher) finish(ctx context.Context, c *campaign, now time.Time, ove
 		d.empty[c.ID] = now
 	}
 	d.mu.Unlock()
-	if left > 0 || !over && now.Sub(since) < d.cfg.Linger {
+	if left > 0 || !over && (c.Reschedule > 0 || now.Sub(since) < d.cfg.Linger) {
 		return nil
 	}
 	var done bool
 	err = d.campaigns.db.Tx(ctx, func(tx store.Querier) (err error) {
 		done = false
+		still, err := d.campaigns.still(ctx, tx, c)
+		if err != nil || !still {
+			return err
+		}
 		fresh, err := d.campaigns.counts(ctx, tx, []int64{c.ID})
 		if err != nil {
 			return err
@@ -334,35 +460,38 @@ func (d *dispatcher) finish(ctx context.Context, c *campaign, now time.Time, ove
 // end settles what is left of campaigns that were canceled, deleted, or paused
 // beyond their end.
 func (d *dispatcher) end(ctx context.Context, now time.Time) (busy bool, err error) {
-	canceled, err := d.store.unsettled(ctx, campaignCanceled, maxCampaigns)
+	began := time.Now()
+	canceled, err := d.campaigns.unsettled(ctx, d.canceled, maxCampaigns)
 	if err != nil {
 		return false, err
 	}
+	more := len(canceled) == maxCampaigns
 	for _, id := range canceled {
-		n, err := d.messages.close(ctx, id, messageCanceled, "the campaign was canceled", now, 1000)
+		d.canceled = id
+		n, err := d.close(ctx, id, messageCanceled, "the campaign was canceled", now)
 		if err != nil {
 			return false, err
 		}
-		busy = busy || n == 1000
+		busy = busy || n == closeChunk
+		if time.Since(began) > lookEvery {
+			more = true
+			break
+		}
 	}
-	paused, err := d.campaigns.in(ctx, campaignPaused, maxCampaigns)
+	if !more {
+		d.canceled = 0
+	}
+	paused, err := d.campaigns.overslept(ctx, now, maxCampaigns)
 	if err != nil {
 		return false, err
 	}
-	for _, c := range paused {
-		if now.Before(c.EndAt) || !c.started() {
-			continue
-		}
-		err := d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
-			_, err := d.campaigns.move(ctx, tx, c.ID, campaignPaused, campaignRunning, now)
-			return err
-		})
-		if err != nil {
+	for _, id := range paused {
+		if err := d.begin(ctx, id, campaignPaused, now); err != nil {
 			return false, err
 		}
 		busy = true // it expires as one that runs
 	}
-	deleted, err := d.campaigns.in(ctx, campaignDeleted, 1)
+	deleted, err := d.campaigns.in(ctx, campaignDeleted, 0, 1)
 	if err != nil {
 		return false, err
 	}

@@ -3,6 +3,8 @@ package mailing
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"strings"
 	"time"
 
 	"switchboard/platform/seal"
@@ -108,31 +110,80 @@ type fate struct {
 func (s *dispatchStore) settle(ctx context.Context, fates []fate) error {
 	return s.db.Tx(ctx, func(tx store.Querier) error {
 		t := tally{}
+		settled := make(map[int64]bool, len(fates))
+		for rest := fates; len(rest) > 0; {
+			n := store.Chunk(len(rest))
+			if err := s.settleHeld(ctx, tx, rest[:n], settled); err != nil {
+				return err
+			}
+			rest = rest[n:]
+		}
 		for _, f := range fates {
-			var was messageStatus
-			var has int64
-			err := tx.QueryRowContext(ctx, `select status, claim from mailing_message where id = $1`, f.id).Scan(&was, &has)
-			if store.IsNotFound(err) {
-				continue
-			}
-			if err != nil {
+			if settled[f.id] {
+				t.move(f.campaign, messageSending, f.status)
+			} else if err := s.settleTaken(ctx, tx, f, t); err != nil {
 				return err
 			}
-			if was == messageSent || f.status != messageSent && (has != f.claim || was != messageSending) {
-				continue
-			}
-			sent := sql.Null[store.Micros]{}
-			if f.sent != nil {
-				sent = sql.Null[store.Micros]{V: store.MicrosOf(*f.sent), Valid: true}
-			}
-			if _, err := tx.ExecContext(ctx, `update mailing_message set status = $1, attempts = attempts + $2, due_at = $3, sent_at = $4, last_error = $5 where id = $6`,
-				int64(f.status), f.attempts, store.MicrosOf(f.due), sent, f.err, f.id); err != nil {
-				return err
-			}
-			t.move(f.campaign, was, f.status)
 		}
 		return t.save(ctx, tx)
 	})
+}
+
+// fateValues gives the placeholders of fates, whose types PostgreSQL does not
+// guess.
+func fateValues(n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `(cast($%d as bigint),cast($%d as bigint),cast($%d as bigint),cast($%d as bigint),cast($%d as bigint),cast($%d as bigint),cast($%d as text))`,
+			7*i+1, 7*i+2, 7*i+3, 7*i+4, 7*i+5, 7*i+6, 7*i+7)
+	}
+	return b.String()
+}
+
+// settleHeld writes the fates of those messages that still are in the hands that
+// had them, and notes which they are.
+func (s *dispatchStore) settleHeld(ctx context.Context, tx store.Querier, fates []fate, settled map[int64]bool) error {
+	args := make([]any, 0, 7*len(fates))
+	for _, f := range fates {
+		args = append(args, f.id, f.claim, int64(f.status), f.attempts, store.MicrosOf(f.due), f.sentAt(), f.err)
+	}
+	return store.Each(ctx, tx, `update mailing_message set status = v.column3, attempts = attempts + v.column4, due_at = v.column5, sent_at = v.column6, last_error = v.column7
+		from (values `+fateValues(len(fates))+`) as v where id = v.column1 and claim = v.column2 and status = 1 returning id`, args, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		settled[id] = true
+		return err
+	})
+}
+
+// settleTaken writes the fate of a message that was taken away, if it counts
+// nevertheless.
+func (s *dispatchStore) settleTaken(ctx context.Context, tx store.Querier, f fate, t tally) error {
+	if f.status != messageSent {
+		return nil
+	}
+	var was messageStatus
+	err := tx.QueryRowContext(ctx, `select status from mailing_message where id = $1`, f.id).Scan(&was)
+	if store.IsNotFound(err) || err == nil && was == messageSent {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t.move(f.campaign, was, f.status)
+	_, err = tx.ExecContext(ctx, `update mailing_message set status = $1, attempts = attempts + $2, due_at = $3, sent_at = $4, last_error = $5 where id = $6`,
+		int64(f.status), f.attempts, store.MicrosOf(f.due), f.sentAt(), f.err, f.id)
+	return err
+}
+
+func (f *fate) sentAt() sql.Null[store.Micros] {
+	if f.sent == nil {
+		return sql.Null[store.Micros]{}
+	}
+	return sql.Null[store.Micros]{V: store.MicrosOf(*f.sent), Valid: true}
 }
 
 // sending is how many messages are in the hands of workers, of all campaigns.
@@ -160,16 +211,4 @@ func (s *dispatchStore) backlog(ctx context.Context) (messages map[messageStatus
 		campaigns[status] = n
 	}
 	return messages, campaigns, nil
-}
-
-// unsettled gives campaigns in a status that still have open messages.
-func (s *dispatchStore) unsettled(ctx context.Context, status campaignStatus, limit int) (ids []int64, err error) {
-	err = store.Each(ctx, s.db.Read(), `select distinct n.campaign from mailing_count n join mailing_campaign c on c.id = n.campaign
-		where n.messages > 0 and n.status in (0, 1, 3) and c.status = $1 limit $2`, []any{string(status), limit}, func(scan func(...any) error) error {
-		var id int64
-		err := scan(&id)
-		ids = append(ids, id)
-		return err
-	})
-	return ids, err
 }

@@ -66,10 +66,11 @@ func newOffice(t *testing.T, o probe.Options, options ...apptest.Option) *office
 	return f
 }
 
-// atNoon starts an office whose clock stands at a time.
+// atNoon starts an office whose clock stands at a time. The provider has long to
+// answer: while the clock stands nothing is tried again.
 func atNoon(t *testing.T, at time.Time, o probe.Options, options ...apptest.Option) *office {
 	c := &wallClock{at: at}
-	f := newOffice(t, o, append(options, apptest.Now(c.now))...)
+	f := newOffice(t, o, append([]apptest.Option{apptest.Env("APP_MAILING_SENDER_TIMEOUT=30s"), apptest.Now(c.now)}, options...)...)
 	f.clock = c
 	return f
 }
@@ -172,7 +173,7 @@ func onBoth(t *testing.T, test func(t *testing.T, options ...apptest.Option)) {
 func TestACampaignReachesEveryClientOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, options ...apptest.Option) {
-		f := newOffice(t, probe.Options{}, options...)
+		f := newOffice(t, probe.Options{}, append(options, apptest.Env("APP_MAILING_SENDER_TIMEOUT=30s"))...)
 		f.add(0, 150, "vip", "Europe/Moscow")
 		f.add(1000, 20, "other", "Asia/Omsk")
 		now := time.Now()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,35 +134,39 @@ func (s *messageStore) plan(ctx context.Context, tx store.Querier, campaign int6
 }
 
 // settle changes the status of those of the messages that are in one of from,
-// and gives how many these were.
-func (s *messageStore) settle(ctx context.Context, tx store.Querier, ids []int64, from []messageStatus, to messageStatus, lastError string) (n int64, err error) {
+// and gives what became of these.
+func (s *messageStore) settle(ctx context.Context, tx store.Querier, ids []int64, from []messageStatus, to messageStatus, lastError string) (settled []fate, err error) {
 	t := tally{}
-	for _, id := range ids {
-		var campaign int64
-		var was messageStatus
-		err := tx.QueryRowContext(ctx, `select campaign, status from mailing_message where id = $1`, id).Scan(&campaign, &was)
-		if store.IsNotFound(err) || err == nil && !isOneOf(was, from) {
-			continue
+	for len(ids) > 0 {
+		n := store.Chunk(len(ids))
+		args := []any{int64(to), lastError}
+		for _, id := range ids[:n] {
+			args = append(args, id)
 		}
+		ids = ids[n:]
+		err := store.Each(ctx, tx, `select id, campaign, client, status, attempts from mailing_message where id in `+store.Values(1, n, 1)+` order by id`, args[2:],
+			func(scan func(...any) error) error {
+				f := fate{status: to, err: lastError}
+				var was messageStatus
+				err := scan(&f.id, &f.campaign, &f.client, &was, &f.before)
+				if slices.Contains(from, was) {
+					settled = append(settled, f)
+					t.move(f.campaign, was, to)
+				}
+				return err
+			})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		if _, err := tx.ExecContext(ctx, `update mailing_message set status = $1, last_error = $2, claim = claim + 1 where id = $3`, int64(to), lastError, id); err != nil {
-			return 0, err
+		where := ` where id in ` + store.Values(1, n, 3) + ` and status in ` + store.Values(1, len(from), n+3)
+		for _, status := range from {
+			args = append(args, int64(status))
 		}
-		t.move(campaign, was, to)
-		n++
-	}
-	return n, t.save(ctx, tx)
-}
-
-func isOneOf(s messageStatus, list []messageStatus) bool {
-	for _, one := range list {
-		if s == one {
-			return true
+		if _, err := tx.ExecContext(ctx, `update mailing_message set status = $1, last_error = $2, claim = claim + 1`+where, args...); err != nil {
+			return nil, err
 		}
 	}
-	return false
+	return settled, t.save(ctx, tx)
 }
 
 // ofClient gives the open messages of a client.
@@ -175,23 +180,20 @@ func (s *messageStore) ofClient(ctx context.Context, tx store.Querier, client in
 	return ids, err
 }
 
-// close makes up to limit open messages of a campaign final, and tells how many
-// there were. Those that a worker has are left to it until their time is over.
-func (s *messageStore) close(ctx context.Context, campaign int64, to messageStatus, reason string, now time.Time, limit int) (n int64, err error) {
-	err = s.db.Tx(ctx, func(tx store.Querier) error {
-		var ids []int64
-		err := store.Each(ctx, tx, `select id from mailing_message where campaign = $1 and status in (0, 1, 3) and (status <> 1 or due_at < $2) order by due_at, id limit $3`,
-			[]any{campaign, store.MicrosOf(now), limit}, func(scan func(...any) error) error {
-				var id int64
-				err := scan(&id)
-				ids = append(ids, id)
-				return err
-			})
-		if err != nil {
+// close makes up to limit open messages of a campaign final, and gives what
+// became of them. Those that a worker has are left to it until their time is
+// over.
+func (s *messageStore) close(ctx context.Context, tx store.Querier, campaign int64, to messageStatus, reason string, now time.Time, limit int) ([]fate, error) {
+	var ids []int64
+	err := store.Each(ctx, tx, `select id from mailing_message where campaign = $1 and status in (0, 1, 3) and (status <> 1 or due_at < $2) order by due_at, id limit $3`,
+		[]any{campaign, store.MicrosOf(now), limit}, func(scan func(...any) error) error {
+			var id int64
+			err := scan(&id)
+			ids = append(ids, id)
 			return err
-		}
-		n, err = s.settle(ctx, tx, ids, open, to, reason)
-		return err
-	})
-	return n, err
+		})
+	if err != nil {
+		return nil, err
+	}
+	return s.settle(ctx, tx, ids, open, to, reason)
 }

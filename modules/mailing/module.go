@@ -11,8 +11,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"switchboard/platform/app"
+	"switchboard/platform/breaker"
 	"switchboard/platform/eventlog"
-	"switchboard/platform/store"
 	"switchboard/platform/web"
 )
 
@@ -61,27 +61,21 @@ func newService(p app.Platform) (app.Service, error) {
 	if s.logged, err = p.EventLog.Open(tag, s.cfg.Log); err != nil {
 		return nil, err
 	}
-	closed := &gate{}
-	m := newMetrics(p.Metrics, closed)
+	b := &breaker.Breaker{}
+	m := newMetrics(p.Metrics, b)
 	messages := &messageStore{p.DB}
 	s.messages = messages
 	s.sender = newSenderClient(s.cfg.SenderURL, s.cfg.SenderToken.Reveal(), s.cfg.SenderTimeout, s.cfg.Concurrency)
 	s.clients = newClientService(p.DB, p.Seal, s.logged, p.Now)
-	s.clients.onDeleted = func(ctx context.Context, tx store.Querier, client int64) error {
-		ids, err := messages.ofClient(ctx, tx, client)
-		if err == nil {
-			_, err = messages.settle(ctx, tx, ids, open, messageCanceled, "the client was deleted")
-		}
-		return err
-	}
 	s.suppressions = newSuppressionService(p.DB, p.Seal, s.logged, p.Now)
 	limit := rate.Inf
 	if s.cfg.Rate > 0 {
 		limit = rate.Limit(s.cfg.Rate)
 	}
 	s.dispatch = &dispatcher{cfg: s.cfg, campaigns: &campaignStore{p.DB}, messages: messages, store: &dispatchStore{p.DB}, clients: s.clients, suppressions: s.suppressions,
-		sender: s.sender, gate: closed, limit: rate.NewLimiter(limit, max(1, int(s.cfg.Rate/10))), bus: p.Bus, relay: p.Outbox, logged: s.logged, metrics: m, log: p.Log, now: p.Now,
-		look: make(chan struct{}, 1), fates: make(chan settled, 500), room: make(chan struct{}, s.cfg.Concurrency), began: time.Now(), empty: map[int64]time.Time{}}
+		sender: s.sender, breaker: b, limit: rate.NewLimiter(limit, max(1, int(s.cfg.Rate/10))), bus: p.Bus, relay: p.Outbox, logged: s.logged, metrics: m, log: p.Log, now: p.Now,
+		look: make(chan struct{}, 1), fates: make(chan settled, 500), room: make(chan struct{}, s.cfg.Concurrency), turns: make(chan struct{}, 2+s.cfg.Concurrency/sliceSize), began: time.Now(), empty: map[int64]time.Time{}}
+	s.clients.onDeleted = s.dispatch.clientDeleted
 	mail, err := newReportMailClient(p.SMTPURL, s.cfg.ReportFrom)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"switchboard/platform/breaker"
 	"switchboard/platform/web"
 )
 
@@ -28,6 +29,19 @@ const (
 	attemptTimeout      attemptResult = "timeout"
 	attemptReset        attemptResult = "reset" // the connection failed
 )
+
+// outcome is what a result says of the provider.
+func (r attemptResult) outcome() breaker.Outcome {
+	switch r {
+	case attemptAccepted, attemptRefused:
+		return breaker.Success
+	case attemptUnauthorized:
+		return breaker.Denial
+	case attemptThrottled:
+		return breaker.Throttle
+	}
+	return breaker.Failure
+}
 
 // attempt is one attempt and what is known of it.
 type attempt struct {
@@ -93,7 +107,7 @@ func (s *senderClient) try(ctx context.Context, id int64, phone, text string) at
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	a := attempt{status: resp.StatusCode, after: retryAfter(resp.Header.Get("Retry-After"))}
+	a := attempt{status: resp.StatusCode, after: web.RetryAfter(resp.Header)}
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK && err != nil:
 		a.result = failedBy(ctx, err)
@@ -128,21 +142,6 @@ func failedBy(ctx context.Context, err error) attemptResult {
 		return attemptTimeout
 	}
 	return attemptReset
-}
-
-// retryAfter reads the header of that name (RFC 9110 section 10.2.3): seconds
-// or a date. An hour at most is believed.
-func retryAfter(value string) time.Duration {
-	if value == "" {
-		return 0
-	}
-	d := time.Duration(0)
-	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
-		d = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		d = time.Until(at)
-	}
-	return min(max(d, 0), time.Hour)
 }
 
 func (s *senderClient) close() { s.http.CloseIdleConnections() }

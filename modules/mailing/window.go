@@ -64,6 +64,11 @@ func clock(minutes int) string { return fmt.Sprintf("%02d:%02d", minutes/60, min
 // allDay tells whether the window never closes.
 func (w *window) allDay() bool { return w == nil || w.To-w.From == dayMinutes }
 
+// equal tells whether both are the same hours.
+func (w *window) equal(other *window) bool {
+	return w == other || w != nil && other != nil && *w == *other
+}
+
 // contains tells whether the local wall time of at is inside. A nil window
 // contains every moment.
 func (w *window) contains(at time.Time, zone *time.Location) bool {
@@ -88,23 +93,6 @@ func (w *window) next(at time.Time, zone *time.Location) (open time.Time, ok boo
 		t = wallReaches(t, zone, w.From)
 	}
 	return time.Time{}, false
-}
-
-// closes is the end of the opening that at lies in, in UTC, or 8 days later
-// when it is open for longer, as all day long. It is at itself if the window is
-// closed then.
-func (w *window) closes(at time.Time, zone *time.Location) time.Time {
-	if w.allDay() {
-		return at.UTC().Add(windowHorizon)
-	}
-	t := at
-	for w.contains(t, zone) {
-		if t.Sub(at) > windowHorizon {
-			return at.UTC().Add(windowHorizon)
-		}
-		t = wallReaches(t, zone, w.To)
-	}
-	return t.UTC()
 }
 
 // wallReaches is the first moment after t at which the wall clock shows minute,

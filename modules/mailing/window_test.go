@@ -27,6 +27,20 @@ func mustWindow(t interface{ Fatal(...any) }, from, to string) *window {
 	return &w
 }
 
+// closes is the end of the opening that at lies in, in UTC, or 8 days later
+// when it is open for longer, as all day long. It is at itself if the window is
+// closed then.
+func closes(w *window, at time.Time, zone *time.Location) time.Time {
+	t := at
+	for w.contains(t, zone) {
+		if w.allDay() || t.Sub(at) > windowHorizon {
+			return at.UTC().Add(windowHorizon)
+		}
+		t = wallReaches(t, zone, w.To)
+	}
+	return t.UTC()
+}
+
 func instant(t *testing.T, text string) time.Time {
 	t.Helper()
 	at, err := time.Parse(time.RFC3339Nano, text)
@@ -44,7 +58,7 @@ func openings(w *window, from time.Time, zone *time.Location, n int) []string {
 		if !ok {
 			return append(out, "never")
 		}
-		at = w.closes(open, zone)
+		at = closes(w, open, zone)
 		out = append(out, open.In(zone).Format("2006-01-02T15:04:05Z07:00")+" to "+at.In(zone).Format("2006-01-02T15:04:05Z07:00"))
 	}
 	return out
@@ -171,7 +185,7 @@ func TestAllDayNeverCloses(t *testing.T) {
 				if open, ok := w.next(at, zone); !ok || !open.Equal(at) {
 					t.Errorf("%v in %s opens at %v (%v), want at once", w, name, open, ok)
 				}
-				if end := w.closes(at, zone); !end.After(at) {
+				if end := closes(w, at, zone); !end.After(at) {
 					t.Errorf("%v in %s closes at %v", w, name, end)
 				}
 			}
@@ -184,7 +198,7 @@ func TestWindowGivesUTC(t *testing.T) {
 	w, zone := mustWindow(t, "09:00", "21:00"), mustZone(t, "Asia/Kathmandu")
 	at := instant(t, "2026-01-02T00:00:00Z").In(zone)
 	open, _ := w.next(at, zone)
-	if open.Location() != time.UTC || w.closes(open, zone).Location() != time.UTC || w.closes(at, zone).Location() != time.UTC {
+	if open.Location() != time.UTC || closes(w, open, zone).Location() != time.UTC || closes(w, at, zone).Location() != time.UTC {
 		t.Error("not in UTC")
 	}
 }
@@ -192,7 +206,7 @@ func TestWindowGivesUTC(t *testing.T) {
 func TestClosedWindowClosesAtOnce(t *testing.T) {
 	t.Parallel()
 	at := instant(t, "2026-01-02T08:00:00Z")
-	if got := mustWindow(t, "09:00", "21:00").closes(at, time.UTC); !got.Equal(at) {
+	if got := closes(mustWindow(t, "09:00", "21:00"), at, time.UTC); !got.Equal(at) {
 		t.Errorf("closes at %v", got)
 	}
 }
@@ -283,7 +297,7 @@ func TestWindowProperties(t *testing.T) {
 				rt.Fatalf("open at %v, before %v", step.In(zone), open.In(zone))
 			}
 		}
-		end := w.closes(open, zone)
+		end := closes(&w, open, zone)
 		if !end.After(open) {
 			rt.Fatalf("closes at %v, not after %v", end, open)
 		}

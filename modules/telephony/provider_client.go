@@ -208,7 +208,7 @@ func (c *providerClient) sign(req *http.Request) {
 
 // judge says what an answer means; nil for success.
 func judge(resp *http.Response, body []byte) *providerError {
-	e := &providerError{status: resp.StatusCode, reason: reasonOf(body), after: retryAfter(resp.Header)}
+	e := &providerError{status: resp.StatusCode, reason: reasonOf(body), after: web.RetryAfter(resp.Header)}
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:
 		return nil
@@ -220,18 +220,6 @@ func judge(resp *http.Response, body []byte) *providerError {
 		e.fault = faultRefused
 	}
 	return e
-}
-
-// retryAfter reads RFC 9110 section 10.2.3.
-func retryAfter(h http.Header) time.Duration {
-	text := h.Get("Retry-After")
-	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return max(time.Until(at), 0)
-	}
-	return 0
 }
 
 // reasonOf finds what an answer says, in one short line.

@@ -9,8 +9,8 @@ import (
 
 const (
 	cacheAge     = time.Minute // an entry older than this is read again
-	cacheKeys    = 50_000      // about 0.8 KB each: an expanded AES key
-	cacheAliases = 100_000
+	cacheKeys    = 10_000      // about 1 KB each, most of it the expanded AES key
+	cacheAliases = 20_000      // about 0.2 KB each
 )
 
 // cache holds opened keys and resolved aliases for at most cacheAge. One lock
@@ -59,25 +59,19 @@ func (c *cache) key(s Subject, now time.Time) (*Cipher, bool) {
 	return e.cipher, true
 }
 
-// alias tells whom an alias means, zero if that one is erased; it is a miss
-// unless the subject's key is cached as well. The caller holds mu.
-func (c *cache) alias(x Index, now time.Time) (Subject, bool) {
+// alias tells whom an alias means; it is a miss unless the subject's key is
+// cached as well. The caller holds mu.
+func (c *cache) alias(x Index, now time.Time) (person, bool) {
 	e, ok := c.aliases.Get(x)
 	if !ok {
-		return Subject{}, false
+		return person{}, false
 	}
 	if !fresh(e.loaded, now) {
 		c.aliases.Remove(x)
-		return Subject{}, false
+		return person{}, false
 	}
 	cipher, ok := c.key(e.subject, now)
-	if !ok {
-		return Subject{}, false
-	}
-	if cipher == nil {
-		return Subject{}, true
-	}
-	return e.subject, true
+	return person{e.subject, cipher}, ok
 }
 
 // generation is taken before a read whose result fill may keep.
@@ -88,7 +82,7 @@ func (c *cache) generation() uint64 {
 }
 
 // fill keeps what was read, unless something was dropped since the read began.
-func (c *cache) fill(gen uint64, now time.Time, keys map[Subject]*Cipher, aliases map[Index]Subject) {
+func (c *cache) fill(gen uint64, now time.Time, keys map[Subject]*Cipher, aliases map[Index]person) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if gen != c.gen {
@@ -97,8 +91,9 @@ func (c *cache) fill(gen uint64, now time.Time, keys map[Subject]*Cipher, aliase
 	for s, cipher := range keys {
 		c.keys.Add(s, keyEntry{cipher, now})
 	}
-	for x, s := range aliases {
-		c.aliases.Add(x, aliasEntry{s, now})
+	for x, p := range aliases {
+		c.keys.Add(p.subject, keyEntry{p.cipher, now})
+		c.aliases.Add(x, aliasEntry{p.subject, now})
 	}
 }
 

@@ -18,18 +18,60 @@ import (
 // Subjects that nobody has asked for in the last minute cost one query per 32
 // of them; all new ones of all concurrent calls share a transaction.
 func (k *Keyring) Subjects(ctx context.Context, aliases []Alias) ([]Subject, error) {
+	found, err := k.persons(ctx, aliases, true)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Subject, len(found))
+	for i := range found {
+		out[i] = found[i].live()
+	}
+	return out, nil
+}
+
+// SubjectsOnce is Subjects and Ciphers in one, for those who go through many
+// people and do not soon come back to any, as an import does: the cache keeps
+// nothing of it.
+func (k *Keyring) SubjectsOnce(ctx context.Context, aliases []Alias) ([]Subject, []*Cipher, error) {
+	found, err := k.persons(ctx, aliases, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	subjects, ciphers := make([]Subject, len(found)), make([]*Cipher, len(found))
+	for i := range found {
+		subjects[i], ciphers[i] = found[i].live(), found[i].cipher
+	}
+	return subjects, ciphers, nil
+}
+
+// person is a subject and its cipher, nil if the person has been erased.
+type person struct {
+	subject Subject
+	cipher  *Cipher
+}
+
+// live is the subject, zero if the person has been erased.
+func (p *person) live() Subject {
+	if p.cipher == nil {
+		return Subject{}
+	}
+	return p.subject
+}
+
+// persons finds whom aliases mean, or makes them; keep has the cache keep them.
+func (k *Keyring) persons(ctx context.Context, aliases []Alias, keep bool) ([]person, error) {
 	indexes, err := k.indexes(aliases)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Subject, len(aliases))
-	missing := k.cachedSubjects(indexes, out)
+	out := make([]person, len(aliases))
+	missing := k.cachedPersons(indexes, out)
 	// Twice is enough but for a Forget in between.
 	for range 4 {
 		if len(missing) == 0 {
 			return out, nil
 		}
-		found, err := k.resolve(ctx, unique(indexes, missing))
+		found, err := k.resolve(ctx, unique(indexes, missing), keep)
 		if err != nil {
 			return nil, fmt.Errorf("find subjects: %w", err)
 		}
@@ -42,7 +84,7 @@ func (k *Keyring) Subjects(ctx context.Context, aliases []Alias) ([]Subject, err
 		for _, i := range missing {
 			if !seen[indexes[i]] {
 				seen[indexes[i]] = true
-				wants = append(wants, want{indexes[i], aliases[i].Kind})
+				wants = append(wants, want{indexes[i], aliases[i].Kind, keep})
 			}
 		}
 		made, err := k.make(ctx, wants)
@@ -118,6 +160,16 @@ func (k *Keyring) Link(ctx context.Context, aliases []Alias, subjects []Subject)
 // Ciphers gives the cipher of each subject; nil for one that is erased,
 // forgotten or zero.
 func (k *Keyring) Ciphers(ctx context.Context, subjects []Subject) ([]*Cipher, error) {
+	return k.ciphers(ctx, subjects, true)
+}
+
+// CiphersOnce is Ciphers for those who do not soon come back to any of these
+// people, as a campaign or a list of thousands does: the cache keeps nothing of it.
+func (k *Keyring) CiphersOnce(ctx context.Context, subjects []Subject) ([]*Cipher, error) {
+	return k.ciphers(ctx, subjects, false)
+}
+
+func (k *Keyring) ciphers(ctx context.Context, subjects []Subject, keep bool) ([]*Cipher, error) {
 	out := make([]*Cipher, len(subjects))
 	var missing []int
 	now := k.now()
@@ -165,7 +217,9 @@ func (k *Keyring) Ciphers(ctx context.Context, subjects []Subject) ([]*Cipher, e
 	for _, i := range missing {
 		out[i] = found[subjects[i]]
 	}
-	k.cache.fill(gen, now, found, nil)
+	if keep {
+		k.cache.fill(gen, now, found, nil)
+	}
 	return out, nil
 }
 
@@ -191,28 +245,26 @@ func (k *Keyring) indexes(aliases []Alias) ([]Index, error) {
 	return out, nil
 }
 
-// cachedSubjects fills out from the cache and tells which elements it lacks.
-func (k *Keyring) cachedSubjects(indexes []Index, out []Subject) (missing []int) {
+// cachedPersons fills out from the cache and tells which elements it lacks.
+func (k *Keyring) cachedPersons(indexes []Index, out []person) (missing []int) {
 	now := k.now()
 	k.cache.mu.Lock()
 	defer k.cache.mu.Unlock()
 	for i, x := range indexes {
-		s, ok := k.cache.alias(x, now)
+		p, ok := k.cache.alias(x, now)
 		if !ok {
 			missing = append(missing, i)
 			continue
 		}
-		out[i] = s
+		out[i] = p
 	}
 	return missing
 }
 
-// resolve reads whom aliases mean, zero for the erased, and caches it.
-func (k *Keyring) resolve(ctx context.Context, indexes []Index) (map[Index]Subject, error) {
+// resolve reads whom aliases mean; keep has the cache keep it.
+func (k *Keyring) resolve(ctx context.Context, indexes []Index, keep bool) (map[Index]person, error) {
 	gen, now := k.cache.generation(), k.now()
-	means := make(map[Index]Subject, len(indexes))
-	homes := make(map[Index]Subject, len(indexes))
-	keys := make(map[Subject]*Cipher, len(indexes))
+	found := make(map[Index]person, len(indexes))
 	for part := range slices.Chunk(indexes, chunk) {
 		args := make([]any, 0, chunk)
 		for _, x := range part {
@@ -230,42 +282,41 @@ func (k *Keyring) resolve(ctx context.Context, indexes []Index) (map[Index]Subje
 				if err := scan(&x, &s, &wrapped, &state); err != nil {
 					return err
 				}
-				if _, known := homes[x]; known {
+				if _, known := found[x]; known {
 					return nil // not the first of several
 				}
 				cipher, err := k.cipher(s, wrapped, state)
 				if err != nil {
 					return err
 				}
-				homes[x], keys[s], means[x] = s, cipher, s
-				if cipher == nil {
-					means[x] = Subject{}
-				}
+				found[x] = person{s, cipher}
 				return nil
 			})
 		if err != nil {
 			return nil, err
 		}
 	}
-	k.cache.fill(gen, now, keys, homes)
-	return means, nil
+	if keep {
+		k.cache.fill(gen, now, nil, found)
+	}
+	return found, nil
 }
 
 // want is an alias that needs a subject.
 type want struct {
 	index Index
 	kind  string
+	keep  bool // in the cache
 }
 
 // insertSubjects makes a subject and a key for each alias that still has none,
 // in one transaction, and gives those it made. Wants are sorted and unique.
-func (k *Keyring) insertSubjects(ctx context.Context, wants []want) (map[Index]Subject, error) {
+func (k *Keyring) insertSubjects(ctx context.Context, wants []want) (map[Index]person, error) {
 	gen, now := k.cache.generation(), k.now()
 	at := int64(store.MicrosOf(now))
 	aliases := make([]any, 0, 5*len(wants))
 	keys := make([]any, 0, 4*len(wants))
-	subjects := make([]Subject, len(wants))
-	ciphers := make(map[Subject]*Cipher, len(wants))
+	fresh := make([]person, len(wants))
 	for i, w := range wants {
 		s := newSubject(now)
 		key, wrapped := k.wrap.newKey(s[:])
@@ -274,10 +325,9 @@ func (k *Keyring) insertSubjects(ctx context.Context, wants []want) (map[Index]S
 		if err != nil {
 			return nil, err
 		}
-		subjects[i] = s
-		ciphers[s] = &Cipher{subject: s, aead: aead, scratch: k.scratch}
-		aliases = append(aliases, wants[i].index[:], subjects[i][:], w.kind, 1, at)
-		keys = append(keys, subjects[i][:], wrapped, stateLive, at)
+		fresh[i] = person{s, &Cipher{subject: s, aead: aead, scratch: k.scratch}}
+		aliases = append(aliases, wants[i].index[:], fresh[i].subject[:], w.kind, 1, at)
+		keys = append(keys, fresh[i].subject[:], wrapped, stateLive, at)
 	}
 
 	made := make(map[Index]Subject, len(wants))
@@ -301,7 +351,7 @@ func (k *Keyring) insertSubjects(ctx context.Context, wants []want) (map[Index]S
 		}
 		won := make([]any, 0, len(keys))
 		for i, w := range wants {
-			if made[w.index] == subjects[i] {
+			if made[w.index] == fresh[i].subject {
 				won = append(won, keys[4*i:4*i+4]...)
 			}
 		}
@@ -310,13 +360,18 @@ func (k *Keyring) insertSubjects(ctx context.Context, wants []want) (map[Index]S
 	if err != nil {
 		return nil, err
 	}
+	out, kept := make(map[Index]person, len(made)), map[Index]person{}
 	for i, w := range wants {
-		if made[w.index] != subjects[i] {
-			delete(ciphers, subjects[i])
+		if made[w.index] != fresh[i].subject {
+			continue
+		}
+		out[w.index] = fresh[i]
+		if w.keep {
+			kept[w.index] = fresh[i]
 		}
 	}
-	k.cache.fill(gen, now, ciphers, made)
-	return made, nil
+	k.cache.fill(gen, now, nil, kept)
+	return out, nil
 }
 
 // insert runs multi-row inserts of cols columns each.
@@ -332,14 +387,14 @@ func insert(ctx context.Context, tx store.Querier, head, tail string, cols int, 
 }
 
 // assign sets out where found knows the element, and tells which are left.
-func assign(out []Subject, indexes []Index, missing []int, found map[Index]Subject) (left []int) {
+func assign(out []person, indexes []Index, missing []int, found map[Index]person) (left []int) {
 	for _, i := range missing {
-		s, ok := found[indexes[i]]
+		p, ok := found[indexes[i]]
 		if !ok {
 			left = append(left, i)
 			continue
 		}
-		out[i] = s
+		out[i] = p
 	}
 	return left
 }

@@ -443,3 +443,55 @@ func TestSubjectText(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoIsReadOnceIsNotKept(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, seal.Migrations(), func(t *testing.T, db *store.DB) {
+		t.Parallel()
+		k := openRing(t, db, nil, masterOf(t, t.TempDir()), newClock().now)
+		known := subjectOf(t, k, "phone", "known")
+		aliases := []seal.Alias{{Kind: "phone", Value: "known"}, {Kind: "phone", Value: "new"}, {Kind: "phone", Value: "new"}}
+		once := func() ([]seal.Subject, []*seal.Cipher) {
+			t.Helper()
+			subjects, ciphers, err := k.SubjectsOnce(t.Context(), aliases)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return subjects, ciphers
+		}
+		var subjects []seal.Subject
+		for range 2 { // makes one, and then finds both
+			var ciphers []*seal.Cipher
+			subjects, ciphers = once()
+			if subjects[0] != known || subjects[1] != subjects[2] || subjects[1] == known || subjects[1].IsZero() {
+				t.Fatal(subjects)
+			}
+			for i, c := range ciphers {
+				if c == nil || c.Subject() != subjects[i] {
+					t.Fatalf("cipher %d is not of %s", i, subjects[i])
+				}
+			}
+		}
+		if _, err := k.CiphersOnce(t.Context(), subjects); err != nil {
+			t.Fatal(err)
+		}
+		// Behind the keyring's back, so that nothing is dropped: what it still has
+		// is what it kept.
+		if err := db.Tx(t.Context(), func(tx store.Querier) error {
+			_, err := tx.ExecContext(t.Context(), `update keys_subject set state = 3`)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		ciphers, err := k.CiphersOnce(t.Context(), subjects)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ciphers[0] == nil || ciphers[1] != nil {
+			t.Errorf("who was asked for is kept: %t; who was read once is kept: %t", ciphers[0] != nil, ciphers[1] != nil)
+		}
+		if subjects, ciphers = once(); subjects[0] != known || ciphers[0] == nil || !subjects[1].IsZero() || ciphers[1] != nil {
+			t.Errorf("afterwards: %v", subjects)
+		}
+	})
+}

@@ -27,12 +27,12 @@ type making struct {
 	wants []want
 	turn  chan struct{}
 	done  chan struct{}
-	made  map[Index]Subject // of the whole batch
+	made  map[Index]person // of the whole batch
 	err   error
 }
 
 // make gives subjects to wants, leaving out those another instance was faster with.
-func (k *Keyring) make(ctx context.Context, wants []want) (map[Index]Subject, error) {
+func (k *Keyring) make(ctx context.Context, wants []want) (map[Index]person, error) {
 	m := &making{wants: wants, turn: make(chan struct{}), done: make(chan struct{})}
 	k.maker.mu.Lock()
 	k.maker.waiting = append(k.maker.waiting, m)

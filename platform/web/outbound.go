@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -185,3 +186,17 @@ var (
 	translated = netip.MustParsePrefix("::ffff:0:0:0/96")
 	sixToFour  = netip.MustParsePrefix("2002::/16")
 )
+
+// RetryAfter reads the header of that name (RFC 9110 section 10.2.3): how long
+// the other side asks to be left alone, 0 if it does not. An hour at most is
+// believed.
+func RetryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	d := time.Duration(0)
+	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
+		d = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		d = time.Until(at)
+	}
+	return min(max(d, 0), time.Hour)
+}

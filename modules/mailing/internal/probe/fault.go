@@ -38,6 +38,9 @@ const (
 	faultCount
 )
 
+// loses tells whether the client does not learn of an acceptance.
+func (f Fault) loses() bool { return f == HangAfter || f == ResetAfter || f == GarbageAfter }
+
 var faultNames = [faultCount]string{"none", "fail", "hang", "hang_after", "reset", "reset_after", "garbage", "garbage_after", "rejected",
 	"bad_request", "denied", "forbidden", "busy", "", "outage", "unauthorized", "rate"}
 

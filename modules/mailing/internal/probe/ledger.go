@@ -45,6 +45,7 @@ type entry struct {
 	phone              uint64 // of its first acceptance, as is text
 	text               uint32
 	accepted, attempts uint32 // there is no entry without an attempt
+	lost               uint16 // acceptances that the client was not told of
 	changed            bool
 }
 
@@ -63,6 +64,8 @@ type Entry struct {
 	Accepted uint32 `json:"accepted"`
 	// Attempts are the requests that no window and no rate turned away.
 	Attempts uint32 `json:"attempts"`
+	// Lost are the acceptances whose answer a fault kept from the client.
+	Lost uint16 `json:"lost,omitempty"`
 	// The hashes are of the first acceptance. They hold for one run.
 	Phone string `json:"phone_hash,omitempty"`
 	Text  string `json:"text_hash,omitempty"`
@@ -126,8 +129,9 @@ func (l *ledger) room() bool {
 	return true
 }
 
-// accept records the effect of a message.
-func (l *ledger) accept(id int64, m *message, now time.Time) {
+// accept records the effect of a message. lost says that the client will not
+// be told.
+func (l *ledger) accept(id int64, m *message, now time.Time, lost bool) {
 	l.accepted.Add(1)
 	later(&l.lastAccepted, now)
 	s := l.ofID(id)
@@ -139,6 +143,9 @@ func (l *ledger) accept(id int64, m *message, now time.Time) {
 		return
 	}
 	e.accepted++
+	if lost {
+		e.lost = max(e.lost, e.lost+1) // it stays at the greatest
+	}
 	newPhone := e.accepted == 1 || e.phone != m.phone
 	switch {
 	case e.accepted == 1:
@@ -186,7 +193,7 @@ func (l *ledger) find(id int64) (entry, bool) {
 }
 
 func (l *ledger) show(e entry) Entry {
-	out := Entry{ID: e.id, Accepted: e.accepted, Attempts: e.attempts, Changed: e.changed}
+	out := Entry{ID: e.id, Accepted: e.accepted, Attempts: e.attempts, Lost: e.lost, Changed: e.changed}
 	if e.accepted > 0 {
 		out.Phone, out.Text = strconv.FormatUint(maphash.Comparable(l.seed, e.phone), 16), strconv.FormatUint(uint64(e.text), 16)
 	}
@@ -229,7 +236,7 @@ func (l *ledger) page(first int64, limit int) []Entry {
 
 // each calls with every accepted message, in no order. It holds no lock
 // meanwhile.
-func (l *ledger) each(f func(id int64, phone uint64, n int)) {
+func (l *ledger) each(f func(id int64, phone uint64, n, lost int)) {
 	var entries []entry
 	for i := range l.ids {
 		s := &l.ids[i]
@@ -238,7 +245,7 @@ func (l *ledger) each(f func(id int64, phone uint64, n int)) {
 		s.Unlock()
 		for _, e := range entries {
 			if e.accepted > 0 {
-				f(e.id, e.phone, int(e.accepted))
+				f(e.id, e.phone, int(e.accepted), int(e.lost))
 			}
 		}
 	}

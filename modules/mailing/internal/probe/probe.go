@@ -178,8 +178,9 @@ func (p *Probe) Attempts(id int64) int {
 }
 
 // EachAccepted calls f with every accepted message, in no order: its phone at
-// first, and how often it was accepted.
-func (p *Probe) EachAccepted(f func(id int64, phone uint64, n int)) { p.ledger.Load().each(f) }
+// first, how often it was accepted, and how often of these a fault kept the
+// answer from the client.
+func (p *Probe) EachAccepted(f func(id int64, phone uint64, n, lost int)) { p.ledger.Load().each(f) }
 
 // Clear forgets what the probe was asked. What the seed brings begins anew.
 func (p *Probe) Clear() { p.ledger.Store(newLedger(p.o.Remember, p.hash)) }

@@ -560,18 +560,25 @@ func TestTheLedgerIsExactUnderConcurrency(t *testing.T) {
 	}
 	wg.Wait()
 	s := p.Summary()
-	total, seen := int64(0), 0
-	p.EachAccepted(func(id int64, phone uint64, n int) {
+	total, unheard, seen := int64(0), int64(0), 0
+	p.EachAccepted(func(id int64, phone uint64, n, lost int) {
 		want, _ := told.Load(id)
 		if w, ok := want.(*atomic.Int64); !ok || int64(n) != w.Load() || n < workers || n != p.Accepted(id) || phone != uint64(79160000000+id) {
 			t.Errorf("message %d to %d: accepted %d times, told of %v", id, phone, n, want)
 		}
+		if n-lost != workers { // each heard of it once
+			t.Errorf("message %d: accepted %d times, %d answers were lost", id, n, lost)
+		}
 		total += int64(n)
+		unheard += int64(lost)
 		seen++
 	})
 	if seen != ids || s.Accepted != total || s.Requests != requests.Load() || s.DistinctIDs != ids || s.DistinctPhones != ids ||
 		s.RepeatedIDs != ids || s.ChangedIDs != 0 || s.PhonesWithTwoIDs != 0 || s.Refused != 0 {
 		t.Errorf("%d ids, %d times in %d requests: %+v", seen, total, requests.Load(), s)
+	}
+	if unheard != s.ByFault["reset_after"]+s.ByFault["garbage_after"] {
+		t.Errorf("%d answers were lost: %+v", unheard, s)
 	}
 	lost := s.ByFault["fail"] + s.ByFault["reset"] + s.ByFault["garbage"]
 	if s.Requests != s.Accepted+lost {

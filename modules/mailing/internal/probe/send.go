@@ -68,7 +68,7 @@ func (p *Probe) send(w http.ResponseWriter, r *http.Request, msgID string) {
 		return
 	}
 	at := p.o.Now()
-	d.ledger.accept(id, &m, at)
+	d.ledger.accept(id, &m, at, fault.loses())
 	if p.o.OnAccept != nil {
 		p.o.OnAccept(id, strconv.FormatUint(m.phone, 10), m.text, at)
 	}
