@@ -40,7 +40,7 @@ var houseRules = []struct {
 
 // platformPlan is the order of the platform: a package imports only packages
 // to its left.
-const platformPlan = "errs < config logs metrics < store bus < outbox seal < auth < web eventlog < ui < app < apptest"
+const platformPlan = "errs breaker < config logs metrics < store bus kafka < outbox seal < auth < web eventlog < ui < app < apptest"
 
 // lent is what the platform lends to each kind of file of a module. A file
 // without a kind holds types and rules: no clock, no I/O.
@@ -48,13 +48,13 @@ var lent = map[string]string{
 	"":        "errs config",
 	"doc":     "",
 	"config":  "errs config eventlog",
-	"metrics": "metrics",
-	"module":  "errs config logs metrics store bus outbox seal auth web eventlog ui app",
-	"service": "errs config logs store bus outbox seal auth eventlog",
+	"metrics": "breaker metrics",
+	"module":  "errs breaker config logs metrics store bus kafka outbox seal auth web eventlog ui app",
+	"service": "errs breaker config logs store bus kafka outbox seal auth eventlog",
 	"store":   "errs store outbox seal",
 	"http":    "errs config store seal auth web eventlog",
-	"bus":     "errs store bus outbox seal eventlog",
-	"client":  "errs config logs web",
+	"bus":     "errs breaker store bus outbox seal eventlog",
+	"client":  "errs breaker config logs kafka web",
 	"cli":     "errs config app",
 	"ui":      "errs store auth web ui",
 }
@@ -64,6 +64,8 @@ var lent = map[string]string{
 // not listed (uuid, rate limits, JSON Schema …) is free.
 var homes = []struct{ prefix, platform, kinds string }{
 	{"github.com/nats-io/", "bus", ""},
+	{"github.com/twmb/franz-go", "kafka", "client"},
+	{"github.com/twmb/franz-go/pkg/kfake", "", ""},
 	{"modernc.org/", "store", ""},
 	{"github.com/jackc/pgx/", "store", ""},
 	{"database/sql", "store outbox seal auth web", "store"},
@@ -74,9 +76,9 @@ var homes = []struct{ prefix, platform, kinds string }{
 	{"github.com/spf13/pflag", "config", ""},
 	{"github.com/prometheus/", "metrics store bus outbox seal auth web eventlog app", "metrics module"},
 	{"go.mongodb.org/", "eventlog", ""},
-	{"os", "config logs store bus seal auth web eventlog app apptest", "cli client"},
+	{"os", "config logs store bus kafka seal auth web eventlog app apptest", "cli client"},
 	{"os/exec", "apptest", ""},
-	{"net", "store bus auth web app", "client"},
+	{"net", "store bus kafka auth web app", "client"},
 	{"testing", "apptest", ""},
 }
 

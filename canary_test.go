@@ -23,6 +23,8 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"github.com/nats-io/nats.go"
+
 	"switchboard/platform/apptest"
 )
 
@@ -105,13 +107,15 @@ func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
 	t.Parallel()
 	c := &canaries{map[string]string{}}
 	provider := phoneProvider(t, c)
-	p := apptest.Start(t, modules, apptest.Env("APP_LOG_LEVEL=debug", "APP_WEB_ACCESS_LOG=all", "APP_TELEPHONY_PROVIDER_URL="+provider,
+	listen := freeAddress(t)
+	p := apptest.Start(t, modules, apptest.Env("APP_BUS_LISTEN="+listen, "APP_LOG_LEVEL=debug", "APP_WEB_ACCESS_LOG=all", "APP_TELEPHONY_PROVIDER_URL="+provider,
 		"APP_TELEPHONY_PROVIDER_USER="+c.at("user at the phone platform"), "APP_TELEPHONY_PROVIDER_PASSWORD="+c.at("password at the phone platform"), "APP_TELEPHONY_RECORDINGS=fetch",
 		"APP_MAILING_SENDER_URL="+provider, "APP_MAILING_SENDER_TOKEN="+c.at("token of the message provider"), "APP_SMTP_URL=smtp://"+c.at("user of the mail server")+":"+c.at("password of the mail server")+"@127.0.0.1:1"))
 	feedCollector(t, p, c)
 	feedGateway(t, p, c)
 	feedTelephony(t, p, c, provider)
 	feedMailing(t, p, c)
+	feedCRM(t, p, c, "nats://"+listen)
 
 	if found := c.search(t, p.Dir, p.Log.String()); len(found) > 0 {
 		t.Errorf("while it runs:\n%s", strings.Join(found, "\n"))
@@ -137,6 +141,14 @@ func TestNothingPersonalIsFoundInAnyFileOrTheLog(t *testing.T) {
 			t.Errorf("the %s cannot be read any more", place)
 		}
 	}
+	apptest.Within(t, 30*time.Second, func() string { // the mock forgot, and is told again
+		for _, place := range []string{"id of a user", "last name", "first name", "email"} {
+			if !answers(t, p, "/crm/integration/users/"+c.at("id of a user"), c.at(place)) {
+				return "the " + place + " cannot be read any more"
+			}
+		}
+		return ""
+	})
 	for _, place := range []string{"refused session id", "refused data", "refused field", "refused element", "refused time"} {
 		if !answers(t, p, "/collector/rejects?limit=1000", c.at(place)) {
 			t.Errorf("the %s cannot be read any more", place)
@@ -323,6 +335,53 @@ func feedMailing(t *testing.T, p *apptest.Product, c *canaries) {
 		}
 		return ""
 	})
+}
+
+// feedCRM sends canaries through every input of crm. Ids of trips are not
+// personal.
+func feedCRM(t *testing.T, p *apptest.Product, c *canaries, url string) {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	user := c.at("id of a user")
+	for _, m := range [][2]string{
+		{"maas.internal_booking_updated", `{"Event":{"Id":"trip","UserId":"` + user + `","From":"` + c.at("start of a trip") + `","To":"` + c.at("end of a trip") + `","Type":1,"StartDate":"2023-04-25T12:56:15.1234567+03:00","EndDate":null,"Price":0},"Id":1}`},
+		{"maas.internal_user_updated", `{"Event":{"Id":"` + user + `","LastName":"` + c.at("last name") + `","FirstName":"` + c.at("first name") + `","Email":"` + c.at("email") + `"},"Id":1}`},
+		{"maas.internal_user_updated", `{"Event":{"Id":"` + c.at("id in a poisonous event") + `","` + c.at("field of a poisonous event") + `":1},"Id":1}`},
+		{"maas.internal_user_updated", c.at("no JSON")},
+		{"maas." + c.at("subject nobody knows"), `{}`},
+	} {
+		if _, err := nc.Request(m[0], []byte(m[1]), 10*time.Second); err != nil {
+			t.Fatalf("publish: %v", err)
+		}
+	}
+	for _, body := range []string{
+		`{"Id":"` + c.at("id posted to the mock") + `","LastName":"` + c.at("name posted to the mock") + `","Email":"x","LastTripDate":"2023-04-25T12:00:00Z"}`,
+		`{"Id":"` + c.at("id refused by the mock") + `","LastName":"` + c.at("name refused by the mock") + `","Email":5}`,
+		`{"` + c.at("broken body for the mock"),
+	} {
+		p.Exchange(p.Request(p.Key, http.MethodPost, "/crm/users", body))
+		p.Exchange(p.Request(p.Key, http.MethodPost, "/crm/users/"+c.at("id replaced at the mock"), body))
+	}
+	apptest.Within(t, 30*time.Second, func() string {
+		var status struct {
+			State       string
+			DeadLetters struct{ Events int } `json:"dead_letters"`
+		}
+		if p.Call(http.MethodGet, "/crm/integration/status", nil, &status); status.State != "in_step" || status.DeadLetters.Events < 2 || !answers(t, p, "/crm/users", user) {
+			return fmt.Sprintf("crm is %+v", status)
+		}
+		return ""
+	})
+	for _, path := range []string{"/crm/integration/dead-letters", "/crm/integration/users/" + user, "/crm/integration/users/" + user + "/log", "/crm/integration/trips/" + c.at("trip looked for"), "/crm/trips"} {
+		p.Exchange(p.Request(p.Key, http.MethodGet, path, nil))
+	}
+	p.Call(http.MethodPost, "/crm/integration/dead-letters/redrive", nil, nil)
+	p.Call(http.MethodPost, "/crm/integration/reconcile", map[string]any{}, nil)
+	p.Call(http.MethodPost, "/crm/integration/backfill", map[string]any{}, nil)
 }
 
 // digits gives a canary for a place that takes digits alone.

@@ -173,7 +173,7 @@ func dashboardExpressions(t *testing.T) (out []string) {
 			out = append(out, one.Expr)
 		}
 	}
-	if want := []string{"Overview", "Collector", "Gateway", "Telephony", "Mailing", "Bus and store"}; !slices.Equal(rows, want) {
+	if want := []string{"Overview", "Collector", "Gateway", "Telephony", "Mailing", "CRM", "Bus and store"}; !slices.Equal(rows, want) {
 		t.Errorf("rows: %q", rows)
 	}
 	return out

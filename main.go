@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"switchboard/modules/collector"
+	"switchboard/modules/crm"
 	"switchboard/modules/gateway"
 	"switchboard/modules/mailing"
 	"switchboard/modules/telephony"
@@ -14,7 +15,7 @@ import (
 )
 
 // modules are all parts of the product, in the order of help and of a start.
-var modules = []app.Module{collector.Module, gateway.Module, telephony.Module, mailing.Module}
+var modules = []app.Module{collector.Module, gateway.Module, telephony.Module, mailing.Module, crm.Module}
 
 func main() {
 	os.Exit(app.Main(context.Background(), os.Args[1:], os.Stdout, os.Stderr, modules))

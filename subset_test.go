@@ -65,6 +65,7 @@ func TestModuleThatIsOffIsNotThere(t *testing.T) {
 			checkOff(t, p, "gateway", "/events", "/socket.io/?EIO=4&transport=polling")
 			checkOff(t, p, "telephony", "/webhook")
 			checkOff(t, p, "mailing")
+			checkOff(t, p, "crm", "/crm/users", "/crm/integration/status")
 			checkOff(t, p, "eventlog")
 			checkOn(t, p, "bell")
 		})
@@ -110,6 +111,14 @@ func TestMailingRunsAlone(t *testing.T) {
 	checkOn(t, p, "mailing")
 }
 
+func TestTheCRMRunsAlone(t *testing.T) {
+	t.Parallel()
+	p := apptest.Start(t, modules, apptest.Args("--modules=crm"))
+	checkOff(t, p, "collector")
+	checkOff(t, p, "mailing")
+	checkOn(t, p, "crm")
+}
+
 func goroutinesOf(text string) string {
 	buf := make([]byte, 64<<20)
 	for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
@@ -126,6 +135,7 @@ var probes = map[string]struct{ path, streams string }{
 	"gateway":   {"/gateway/rooms", "GATEWAY"},
 	"telephony": {"/telephony/calls", "TELEPHONY"},
 	"mailing":   {"/mailing/campaigns", "MAILING"},
+	"crm":       {"/crm/users", "CRM"},
 	"eventlog":  {"/eventlog", "EVENTLOG"}, // of the platform: there when a module logs
 	"bell":      {"/bell/ring", "BELL"},
 }

@@ -13,6 +13,7 @@ import (
 	"switchboard/platform/bus"
 	"switchboard/platform/config"
 	"switchboard/platform/eventlog"
+	"switchboard/platform/kafka"
 	"switchboard/platform/outbox"
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
@@ -69,6 +70,7 @@ type Platform struct {
 	Guard    *auth.Guard
 	EventLog *eventlog.Service // a module that logs events opens its log in New
 	Metrics  prometheus.Registerer
+	Kafka    kafka.Config  // the cluster of the configuration; not On without brokers
 	SMTPURL  config.Secret // the mail server, "" without one
 	Now      func() time.Time
 }

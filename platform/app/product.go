@@ -74,7 +74,7 @@ func describe(set *settings, modules []Module) (*web.Server, error) {
 func (p *product) wire(m Module, db *store.DB, relay *outbox.Relay) (Service, error) {
 	s, err := m.New(Platform{
 		Config: p.set.modules[m.Name], Log: logs.For(p.log, m.Name), DB: db, Bus: p.bus, Outbox: relay,
-		Seal: p.keys, Guard: p.guard, EventLog: p.events, Metrics: p.registry, SMTPURL: p.set.SMTPURL, Now: p.now,
+		Seal: p.keys, Guard: p.guard, EventLog: p.events, Metrics: p.registry, Kafka: p.set.kafka, SMTPURL: p.set.SMTPURL, Now: p.now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("module %s: %w", m.Name, err)

@@ -10,6 +10,7 @@ import (
 	"switchboard/platform/bus"
 	"switchboard/platform/config"
 	"switchboard/platform/errs"
+	"switchboard/platform/kafka"
 	"switchboard/platform/logs"
 	"switchboard/platform/seal"
 	"switchboard/platform/web"
@@ -21,6 +22,7 @@ type Settings struct {
 	Modules         []string      `flag:"modules" doc:"Modules to start, as in collector,gateway; all if empty."`
 	DataDir         string        `default:"./data" flag:"data-dir" doc:"Folder of the databases, the bus's store and the keys. Nothing outside of it is written."`
 	NatsURL         config.Secret `key:"nats_url" flag:"nats-url" secret:"true" doc:"An external NATS server with JetStream instead of the embedded one, as in nats://host:4222."`
+	KafkaBrokers    []string      `flag:"kafka-brokers" doc:"Kafka brokers to begin with, as in host:9092,host:9093; without them nothing is read from Kafka or written there."`
 	DatabaseURL     config.Secret `flag:"database-url" secret:"true" doc:"PostgreSQL instead of SQLite files, as in postgres://user@host/db; each module gets a schema."`
 	AdminKey        config.Secret `secret:"true" doc:"Presets the admin key, at least 16 characters; without it the first start makes one and writes it to admin.key in the data directory."`
 	MasterKey       config.Secret `secret:"true" doc:"Key that wraps all others: 32 bytes in hex or base64, or a passphrase of at least 16 characters. Without it one is made in the data directory, for a local run only."`
@@ -32,6 +34,9 @@ type Settings struct {
 func (s *Settings) Validate() error {
 	if _, _, err := net.SplitHostPort(s.Listen); err != nil {
 		return errs.New(errs.Invalid, "listen is not host:port")
+	}
+	if err := kafka.CheckBrokers(s.KafkaBrokers); err != nil {
+		return errs.Wrap(errs.Invalid, err, "kafka_brokers")
 	}
 	if s.DataDir == "" {
 		return errs.New(errs.Invalid, "data_dir is empty")
@@ -63,6 +68,7 @@ type busSettings bus.Config
 type settings struct {
 	Settings
 	bus     bus.Config
+	kafka   kafka.Config
 	store   StoreSettings
 	log     logs.Config
 	web     web.Config
@@ -88,6 +94,7 @@ func (s *settings) sections(modules []Module) []config.Section {
 		{Name: "auth", Value: &s.auth},
 		{Name: "metrics", Value: &s.metrics},
 		{Name: "bus", Value: (*busSettings)(&s.bus)},
+		{Name: "kafka", Value: &s.kafka},
 		{Name: "store", Value: &s.store},
 	}
 	for _, m := range modules {
@@ -123,6 +130,7 @@ func (s *settings) complete() error {
 	s.web.MetricsRequireKey = s.metrics.RequireKey
 	s.bus.URL = s.NatsURL.Reveal()
 	s.bus.Dir = s.path("bus")
+	s.kafka.Brokers = s.KafkaBrokers
 	return s.bus.Validate()
 }
 

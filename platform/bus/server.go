@@ -36,7 +36,7 @@ func startServer(cfg Config, addr string, log *slog.Logger) (*server.Server, err
 		return nil, err
 	}
 	opts := &server.Options{
-		ServerName:             "switchboard",
+		ServerName:             serverName,
 		DontListen:             true,
 		NoSigs:                 true, // its handler would call os.Exit
 		JetStream:              true,
