@@ -24,6 +24,8 @@ type backfillService struct {
 	now     func() time.Time
 	wake    func() // there is something to send
 	asked   chan time.Time
+	// forgets tells that the CRM is the mock in this process: it begins empty.
+	forgets bool
 
 	mu   sync.Mutex
 	last backfill
@@ -77,6 +79,11 @@ func (s *backfillService) begin(from time.Time) (backfill, error) {
 
 // run does what is asked for until ctx ends.
 func (s *backfillService) run(ctx context.Context) error {
+	if s.forgets {
+		if err := s.resend(ctx, func(kind, int64) {}); err != nil && ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "the mock is not told again what it had; see app crm reconcile", "error", err)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,6 +127,19 @@ func (s *backfillService) do(ctx context.Context, from time.Time) error {
 		return fmt.Errorf("read the sources: %w", err)
 	}
 	s.note(func(b *backfill) { b.state = backfillSending })
+	return s.resend(ctx, func(k kind, n int64) {
+		s.note(func(b *backfill) {
+			if k == kindUser {
+				b.users += n
+			} else {
+				b.trips += n
+			}
+		})
+	})
+}
+
+// resend has all users and trips sent again, and tells how many are marked.
+func (s *backfillService) resend(ctx context.Context, marked func(kind, int64)) error {
 	for _, k := range []kind{kindUser, kindTrip} {
 		var after seal.Index
 		for {
@@ -137,13 +157,7 @@ func (s *backfillService) do(ctx context.Context, from time.Time) error {
 			if err := s.mark(ctx, page); err != nil {
 				return fmt.Errorf("mark %ss: %w", k, err)
 			}
-			s.note(func(b *backfill) {
-				if k == kindUser {
-					b.users += int64(len(page))
-				} else {
-					b.trips += int64(len(page))
-				}
-			})
+			marked(k, int64(len(page)))
 			s.wake()
 		}
 	}

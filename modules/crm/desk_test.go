@@ -3,6 +3,7 @@ package crm
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -525,5 +526,52 @@ func TestUsersAndTripsAreTraced(t *testing.T) {
 		if got := events("/crm/integration/users/nobody/log", 50); len(got) != 0 {
 			t.Errorf("of nobody: %q", got)
 		}
+	})
+}
+
+func TestReconciliationTakesNothingOnItsWayForADifference(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, options ...apptest.Option) {
+		o := newOffice(t, options...)
+		p := &platformLike{Rand: rand.New(rand.NewPCG(1, 2))}
+		for range 40 {
+			for range 15 {
+				p.next(o)
+			}
+			if r := o.reconcile(`{"repair":false}`); r.tells() != "" {
+				t.Fatalf("%s\n%+v", r.tells(), r)
+			}
+		}
+	})
+}
+
+func TestReconciliationGoesThroughManyPages(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	const users, trips = 2*comparePage + 10, comparePage + 1
+	var events []rawEvent
+	for i := range users {
+		text, _ := json.Marshal(map[string]any{"Event": user(fmt.Sprintf("u%d", i), "Last"), "Id": i})
+		events = append(events, rawEvent{Topic: topicUser, Log: "kafka/u", Seq: int64(i), At: time.Now(), Value: text})
+	}
+	for i := range trips {
+		text, _ := json.Marshal(map[string]any{"Event": trip(fmt.Sprintf("t%d", i), fmt.Sprintf("u%d", i), 1), "Id": i})
+		events = append(events, rawEvent{Topic: topicBooking, Log: "kafka/t", Seq: int64(i), At: time.Now(), Value: text})
+	}
+	o.publish(events...)
+	o.rests(users, trips)
+	if r := o.reconcile(`{}`); r.Users != (Comparison{Compared: users, Equal: users}) || r.Trips != (Comparison{Compared: trips, Equal: trips}) {
+		t.Errorf("%+v", r)
+	}
+	o.service().mock.Reset()
+	if r := o.reconcile(`{"repair":false,"limit":10}`); r.Users.Missing != users || r.Trips.Missing != trips || len(r.Differences) != 10 || !r.Truncated {
+		t.Errorf("%+v", r)
+	}
+	o.ask(202, http.MethodPost, "/crm/integration/backfill", nil, nil)
+	apptest.Within(t, 30*time.Second, func() string {
+		if c := o.shows(); len(c.users) != users || len(c.trips) != trips {
+			return fmt.Sprintf("%d users, %d trips", len(c.users), len(c.trips))
+		}
+		return ""
 	})
 }

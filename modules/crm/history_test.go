@@ -82,16 +82,14 @@ func (s *story) tells(topic string, event any) rawEvent {
 // next is about a user or a trip that there is already, or a new one.
 func (s *story) next() rawEvent {
 	if s.IntN(3) == 0 {
-		if len(s.users) == 0 || s.IntN(5) == 0 {
-			s.users = append(s.users, "user-"+strconv.Itoa(len(s.users)))
+		n := s.IntN(len(s.users) + 1)
+		if n == len(s.users) {
+			s.users = append(s.users, "user-"+strconv.Itoa(n))
 		}
-		id := s.users[s.IntN(len(s.users))]
+		id := s.users[n]
 		return s.tells(topicUser, userEvent{id, s.maybe("last"), s.version(id), s.maybe("mail@")})
 	}
 	n := s.IntN(len(s.owners) + 1)
-	if n == len(s.owners) && s.IntN(3) > 0 && n > 0 {
-		n--
-	}
 	switch {
 	case n == len(s.owners): // its user may come later
 		s.owners = append(s.owners, nil)

@@ -79,7 +79,7 @@ func newService(p app.Platform) (app.Service, error) {
 	s.sources = newSources(s.cfg, p.Kafka, p.Bus, s.publish, p.Log, p.Now)
 	targets := &targetService{&reconcileStore{p.DB}, p.Seal}
 	s.reconciles = &reconcileService{targets: targets, client: s.sync.client, logged: s.logged, now: p.Now, wake: s.sync.wake}
-	s.backfills = &backfillService{store: targets.store, sources: s.sources, logged: s.logged, log: p.Log, now: p.Now, wake: s.sync.wake, asked: make(chan time.Time, 1)}
+	s.backfills = &backfillService{store: targets.store, sources: s.sources, logged: s.logged, log: p.Log, now: p.Now, wake: s.sync.wake, asked: make(chan time.Time, 1), forgets: s.cfg.URL == ""}
 	s.statuses = &statusService{cfg: s.cfg, store: &statusStore{p.DB}, sources: s.sources, bus: p.Bus, breaker: b, backfills: s.backfills, calls: callsOf(s.metrics),
 		metrics: s.metrics, log: p.Log, now: p.Now}
 	s.deads = &deadService{store: &deadStore{p.DB}, targets: targets, fold: s.fold, logged: s.logged, now: p.Now, wake: s.sync.wake}

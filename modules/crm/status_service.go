@@ -60,25 +60,10 @@ type integration struct {
 // maxPositions bounds how many logs are shown.
 const maxPositions = 1000
 
-// look gives the state of everything.
+// look gives the state of everything. It looks along the way of events, so that
+// none slips by unseen.
 func (s *statusService) look(ctx context.Context) (*integration, error) {
-	out := &integration{address: addressOf(s.cfg.URL), calls: s.calls(), sources: s.sources.status(), backfill: s.backfills.state()}
-	var err error
-	if out.backlog, err = s.store.backlog(ctx); err != nil {
-		return nil, fmt.Errorf("count what is dirty: %w", err)
-	}
-	if out.dead, err = s.store.dead(ctx); err != nil {
-		return nil, fmt.Errorf("count dead letters: %w", err)
-	}
-	if out.positions, err = s.store.positions(ctx, maxPositions); err != nil {
-		return nil, fmt.Errorf("read positions: %w", err)
-	}
-	if out.users, out.trips, err = s.store.totals(ctx); err != nil {
-		return nil, fmt.Errorf("count users and trips: %w", err)
-	}
-	if out.breaker, out.until = s.breaker.State(); out.breaker == breaker.Closed {
-		out.until = time.Time{}
-	}
+	out := &integration{address: addressOf(s.cfg.URL), sources: s.sources.status(), backfill: s.backfills.state()}
 	_, left, err := s.bus.ConsumerState(ctx, streamEvents, consumerFold)
 	switch {
 	case err == nil:
@@ -88,6 +73,22 @@ func (s *statusService) look(ctx context.Context) (*integration, error) {
 	default:
 		out.failing("the bus does not answer")
 	}
+	if out.positions, err = s.store.positions(ctx, maxPositions); err != nil {
+		return nil, fmt.Errorf("read positions: %w", err)
+	}
+	if out.users, out.trips, err = s.store.totals(ctx); err != nil {
+		return nil, fmt.Errorf("count users and trips: %w", err)
+	}
+	if out.backlog, err = s.store.backlog(ctx); err != nil {
+		return nil, fmt.Errorf("count what is dirty: %w", err)
+	}
+	if out.dead, err = s.store.dead(ctx); err != nil {
+		return nil, fmt.Errorf("count dead letters: %w", err)
+	}
+	if out.breaker, out.until = s.breaker.State(); out.breaker == breaker.Closed {
+		out.until = time.Time{}
+	}
+	out.calls = s.calls()
 	out.judge()
 	return out, nil
 }

@@ -296,3 +296,16 @@ func TestTheCRMComesToWhatTheEventsSay(t *testing.T) {
 		})
 	}
 }
+
+func TestTheMockIsToldAgainAfterARestart(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	p := &platformLike{Rand: rand.New(rand.NewPCG(5, 6))}
+	var events []rawEvent
+	for range 50 {
+		events = append(events, p.next(o))
+	}
+	o.comesTo(events)
+	o.product.Restart()
+	o.comesTo(events)
+}
