@@ -124,14 +124,14 @@ func (s *sqlStrategy) ref(r Ref) seal.Index {
 
 // insert stores the rows that are not there yet and gives their keys.
 func (s *sqlStrategy) insert(ctx context.Context, tx store.Querier, rows []row) (stored [][]byte, err error) {
-	const cols = 7
+	const cols = 8
 	for len(rows) > 0 {
 		n := store.Chunk(len(rows))
 		args := make([]any, 0, n*cols)
 		for _, r := range rows[:n] {
-			args = append(args, s.module, r.key, r.at, r.event, r.targetKind, r.sealed, r.receivers)
+			args = append(args, s.module, r.key, r.at, r.event, r.targetKind, r.sealed, r.receivers, packRefs(r.refs))
 		}
-		keys, err := keysOf(ctx, tx, `insert into eventlog_entry (module, key, at, event, target_kind, sealed, receivers) values `+
+		keys, err := keysOf(ctx, tx, `insert into eventlog_entry (module, key, at, event, target_kind, sealed, receivers, refs) values `+
 			store.Values(n, cols, 1)+` on conflict (module, key) do nothing returning key`, args)
 		if err != nil {
 			return nil, err
@@ -150,13 +150,13 @@ func (s *sqlStrategy) insertRefs(ctx context.Context, tx store.Querier, rows []r
 	for _, key := range stored {
 		r := &rows[byKey[string(key)]]
 		for _, ref := range r.refs {
-			args = append(args, s.module, r.key, ref[:], r.at)
+			args = append(args, s.module, ref[:], r.at, r.key)
 		}
 	}
 	for len(args) > 0 {
 		n := store.Chunk(len(args) / cols)
-		if _, err := tx.ExecContext(ctx, `insert into eventlog_ref (module, key, ref, at) values `+store.Values(n, cols, 1)+
-			` on conflict (module, key, ref) do nothing`, args[:n*cols]...); err != nil {
+		if _, err := tx.ExecContext(ctx, `insert into eventlog_ref (module, ref, at, key) values `+store.Values(n, cols, 1)+
+			` on conflict (module, ref, at, key) do nothing`, args[:n*cols]...); err != nil {
 			return err
 		}
 		args = args[n*cols:]
@@ -198,25 +198,45 @@ func (s *sqlStrategy) expire(ctx context.Context, now time.Time) error {
 
 func (s *sqlStrategy) expireSome(ctx context.Context, before store.Micros) (n int, err error) {
 	err = s.db.Tx(ctx, func(tx store.Querier) error {
-		keys, err := keysOf(ctx, tx, `delete from eventlog_entry where module = $1 and key in (
-			select key from eventlog_entry where module = $1 and at < $2 order by at, key limit $3) returning key`,
-			[]any{s.module, before, expireRows})
+		n = 0
+		var gone []row
+		err := store.Each(ctx, tx, `delete from eventlog_entry where module = $1 and key in (
+			select key from eventlog_entry where module = $1 and at < $2 order by at, key limit $3) returning key, at, refs`,
+			[]any{s.module, before, expireRows}, func(scan func(...any) error) error {
+				var r row
+				var refs []byte
+				err := scan(&r.key, &r.at, &refs)
+				r.refs = unpackRefs(refs)
+				gone = append(gone, r)
+				n++
+				return err
+			})
 		if err != nil {
 			return err
 		}
-		n = len(keys)
-		for len(keys) > 0 {
-			some := store.Chunk(len(keys))
-			args := []any{s.module}
-			for _, key := range keys[:some] {
-				args = append(args, key)
+		for _, r := range gone {
+			for _, ref := range r.refs {
+				if _, err := tx.ExecContext(ctx, `delete from eventlog_ref where module = $1 and ref = $2 and at = $3 and key = $4`, s.module, ref[:], r.at, r.key); err != nil {
+					return err
+				}
 			}
-			if _, err := tx.ExecContext(ctx, `delete from eventlog_ref where module = $1 and key in `+store.Values(1, some, 2), args...); err != nil {
-				return err
-			}
-			keys = keys[some:]
 		}
 		return nil
 	})
 	return n, err
+}
+
+// packRefs puts refs one after the other; nil for none.
+func packRefs(refs []seal.Index) (packed []byte) {
+	for _, ref := range refs {
+		packed = append(packed, ref[:]...)
+	}
+	return packed
+}
+
+func unpackRefs(packed []byte) (refs []seal.Index) {
+	for one := range slices.Chunk(packed, len(seal.Index{})) {
+		refs = append(refs, seal.Index(one))
+	}
+	return refs
 }
