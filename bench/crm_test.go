@@ -61,7 +61,7 @@ const (
 //     client of the standard library with as many connections, without tables,
 //     before and after;
 //   - created/s are users that are new, and events/s changes of each of them: an
-//     event is a call (ratio, to http/s);
+//     event is a call (ratio, to http/s), at cpu-us of the product;
 //   - few-events/s are as many changes of a hundred users, where an event that a
 //     newer one overtakes needs no call (few-ratio); few-calls is how many went;
 //   - p50-ms and p99-ms are from when an event was to be published to its state
@@ -94,6 +94,7 @@ func BenchmarkCRMSync(b *testing.B) {
 	b.ReportMetric(created.rate, "created/s")
 	b.ReportMetric(changed.rate, "events/s")
 	b.ReportMetric(changed.rate/limit, "ratio")
+	b.ReportMetric(changed.cpu, "cpu-us")
 	b.ReportMetric(few.rate, "few-events/s")
 	b.ReportMetric(few.rate/limit, "few-ratio")
 	b.ReportMetric(float64(few.calls), "few-calls")
@@ -286,11 +287,14 @@ func (o *crmOffice) logged(b *testing.B) {
 type crmFlood struct {
 	rate  float64 // of events, from the first effect to the last
 	calls int64   // that had an effect
+	cpu   float64 // of the product, in µs for an event, logging included
 }
 
 // flood publishes so many changes of so many users.
 func (o *crmOffice) flood(b *testing.B, events, users int) crmFlood {
 	b.Helper()
+	const cpu = "process_cpu_seconds_total"
+	before := metric(b, o.product, cpu)
 	for n := range events {
 		o.changeUser(b, n%users)
 	}
@@ -298,7 +302,7 @@ func (o *crmOffice) flood(b *testing.B, events, users int) crmFlood {
 	seen := o.shown(b)
 	o.logged(b)
 	took := seen[len(seen)-1].At.Sub(seen[0].At)
-	return crmFlood{float64(events-1) / took.Seconds(), int64(len(seen))}
+	return crmFlood{float64(events-1) / took.Seconds(), int64(len(seen)), (metric(b, o.product, cpu) - before) / float64(events) * 1e6}
 }
 
 // pace publishes changes of users at a rate, and gives how long each took to the

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -150,11 +152,15 @@ func (s *backfillService) resend(ctx context.Context, marked func(kind, int64)) 
 			if len(page) == 0 {
 				break
 			}
-			after = page[len(page)-1].entity
-			for _, t := range page {
+			after = page[len(page)-1]
+			found, err := s.store.find(ctx, k, page)
+			if err != nil {
+				return fmt.Errorf("read %ss: %w", k, err)
+			}
+			for _, t := range found {
 				t.copy.remote = nil // its trips come all the same
 			}
-			if err := s.mark(ctx, page); err != nil {
+			if err := s.mark(ctx, slices.Collect(maps.Values(found))); err != nil {
 				return fmt.Errorf("mark %ss: %w", k, err)
 			}
 			marked(k, int64(len(page)))

@@ -253,7 +253,7 @@ func suffers(o *office, s *story, ids string) {
 	}
 	for _, f := range spells {
 		f.IDs = ids
-		calls := o.service().mock.Counts()
+		before := o.service().mock.Counts()
 		o.faults(f)
 		for range 15 {
 			hear(s.next())
@@ -261,8 +261,8 @@ func suffers(o *office, s *story, ids string) {
 		hear(s.tells(topicUser, userEvent{ID: "user-of-" + strconv.Itoa(len(s.events)), FirstName: s.version("user-of-" + strconv.Itoa(len(s.events)))})) // somebody whom the CRM does not have
 		tell(0)
 		apptest.Within(o, 20*time.Second, func() string {
-			if now := o.service().mock.Counts(); sumOf(now.Faults) < sumOf(calls.Faults)+2 && f.Latency == 0 && f.Jitter == 0 || sumOf(now.Calls) < sumOf(calls.Calls)+2 {
-				return fmt.Sprintf("nothing suffers %+v: %+v, before %+v", f, now, calls)
+			if now := o.service().mock.Counts(); sumOf(now.Faults) < sumOf(before.Faults)+2 && f.Latency == 0 && f.Jitter == 0 || sumOf(now.Calls) < sumOf(before.Calls)+2 {
+				return fmt.Sprintf("nothing suffers %+v: %+v, before %+v", f, now, before)
 			}
 			return ""
 		})
@@ -274,6 +274,13 @@ func suffers(o *office, s *story, ids string) {
 			}
 			tell(10) // some stay behind
 		}
+		before = o.service().mock.Counts() // the breaker closes with a call that went well
+		apptest.Within(o, 30*time.Second, func() string {
+			if o.service().mock.Counts().Changes == before.Changes {
+				return "the CRM is not served again"
+			}
+			return ""
+		})
 	}
 	tell(0)
 }

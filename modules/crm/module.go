@@ -80,7 +80,7 @@ func newService(p app.Platform) (app.Service, error) {
 	targets := &targetService{&reconcileStore{p.DB}, p.Seal}
 	s.reconciles = &reconcileService{targets: targets, client: s.sync.client, logged: s.logged, now: p.Now, wake: s.sync.wake}
 	s.backfills = &backfillService{store: targets.store, sources: s.sources, logged: s.logged, log: p.Log, now: p.Now, wake: s.sync.wake, asked: make(chan time.Time, 1), forgets: s.cfg.URL == ""}
-	s.statuses = &statusService{cfg: s.cfg, store: &statusStore{p.DB}, sources: s.sources, bus: p.Bus, breaker: b, backfills: s.backfills, calls: callsOf(s.metrics),
+	s.statuses = &statusService{cfg: s.cfg, store: &statusStore{p.DB}, sources: s.sources, bus: p.Bus, breaker: b, backfills: s.backfills, calls: countCalls(s.metrics),
 		metrics: s.metrics, log: p.Log, now: p.Now}
 	s.deads = &deadService{store: &deadStore{p.DB}, targets: targets, fold: s.fold, logged: s.logged, now: p.Now, wake: s.sync.wake}
 	s.traces = &traceService{&traceStore{p.DB}, targets, s.logged}
@@ -155,8 +155,8 @@ func (s *service) Ready(ctx context.Context) error {
 	return s.p.DB.Ping(ctx)
 }
 
-// callsOf counts the calls to the CRM, as the metrics have them.
-func callsOf(m *metrics) func() []callCount {
+// countCalls gives the calls to the CRM, as the metrics have them.
+func countCalls(m *metrics) func() []callCount {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(m.calls)
 	return func() (out []callCount) {

@@ -228,30 +228,34 @@ func (c *comparing) missing(ctx context.Context) error {
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		after = page[len(page)-1].entity
-		page = slices.DeleteFunc(page, func(t *target) bool {
-			_, ok := c.seen[t.entity]
+		after = page[len(page)-1]
+		page = slices.DeleteFunc(page, func(entity seal.Index) bool {
+			_, ok := c.seen[entity]
 			return ok
 		})
-		should, err := c.targets.open(ctx, page)
+		found, err := c.targets.store.find(ctx, c.kind, page)
+		if err != nil {
+			return err
+		}
+		should, err := c.targets.open(ctx, slices.Collect(maps.Values(found)))
 		if err != nil {
 			return err
 		}
 		var again []*target
-		for _, t := range page {
-			w := should[t.entity]
+		for _, entity := range page {
+			w := should[entity]
 			switch {
 			case w == nil: // erased
 			case w.dirty || w.waits:
 				c.counts.Waiting++
 			case w.dead:
 				c.counts.Refused++
-			case c.sentSince(t):
+			case c.sentSince(w.target):
 				c.counts.Waiting++
 			default:
 				c.counts.Missing++
 				c.tell(wrongMissing, w.id, nil)
-				again = append(again, t)
+				again = append(again, w.target)
 			}
 		}
 		if err := c.mend(ctx, again, nil); err != nil {

@@ -34,11 +34,11 @@ var (
 		l.entity, l.subject, l.sealed, ` + copyOf("c") + `, ` + copyOf("lc") + ` from crm_user u left join crm_copy c on c.entity = u.entity
 		left join crm_trip l on l.entity = (select t.entity from crm_trip t join crm_copy tc on tc.entity = t.entity where t.owner = u.entity and tc.state = 2
 			order by t.started desc, t.happened_at desc, t.seq desc limit 1)
-		left join crm_copy lc on lc.entity = l.entity where u.entity `
+		left join crm_copy lc on lc.entity = l.entity where u.entity in `
 	selectTrips = `select t.entity, t.subject, t.sealed, t.log, t.seq, t.happened_at,
 		(select count(*) from crm_dirty d where d.unit = t.unit and d.entity = t.entity), (select count(*) from crm_dead_letter x where x.entity = t.entity),
 		t.unit, t.owner, ` + copyOf("c") + `, ` + copyOf("oc") + ` from crm_trip t left join crm_copy c on c.entity = t.entity left join crm_copy oc on oc.entity = t.owner
-		where t.entity `
+		where t.entity in `
 )
 
 // find gives those of some users or trips that there are.
@@ -51,7 +51,7 @@ func (s *reconcileStore) find(ctx context.Context, k kind, entities []seal.Index
 			args[i] = e
 		}
 		entities = entities[n:]
-		err := s.read(ctx, k, `in `+store.Values(1, n, 1), args, func(t *target) { out[t.entity] = t })
+		err := s.read(ctx, k, store.Values(1, n, 1), args, func(t *target) { out[t.entity] = t })
 		if err != nil {
 			return nil, err
 		}
@@ -59,20 +59,25 @@ func (s *reconcileStore) find(ctx context.Context, k kind, entities []seal.Index
 	return out, nil
 }
 
-// page gives the next users or trips in the order of their entities.
-func (s *reconcileStore) page(ctx context.Context, k kind, after seal.Index, limit int) (out []*target, err error) {
-	by := map[kind]string{kindUser: "u.entity", kindTrip: "t.entity"}[k]
-	err = s.read(ctx, k, `> $1 order by `+by+` limit $2`, []any{after, limit}, func(t *target) { out = append(out, t) })
+// page names the next users or trips in one order.
+func (s *reconcileStore) page(ctx context.Context, k kind, after seal.Index, limit int) (out []seal.Index, err error) {
+	table := map[kind]string{kindUser: "crm_user", kindTrip: "crm_trip"}[k]
+	err = store.Each(ctx, s.db.Read(), `select entity from `+table+` where entity > $1 order by entity limit $2`, []any{after, limit}, func(scan func(...any) error) error {
+		var entity seal.Index
+		err := scan(&entity)
+		out = append(out, entity)
+		return err
+	})
 	return out, err
 }
 
 // read is one statement, so that what it gives belongs together.
-func (s *reconcileStore) read(ctx context.Context, k kind, which string, args []any, fn func(*target)) error {
+func (s *reconcileStore) read(ctx context.Context, k kind, values string, args []any, fn func(*target)) error {
 	query := selectUsers
 	if k == kindTrip {
 		query = selectTrips
 	}
-	return store.Each(ctx, s.db.Read(), query+which, args, func(scan func(...any) error) error {
+	return store.Each(ctx, s.db.Read(), query+values, args, func(scan func(...any) error) error {
 		t := &target{object: object{kind: k}}
 		var log []byte
 		var dirty, dead int64

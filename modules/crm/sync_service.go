@@ -667,7 +667,7 @@ func (j *job) adopt(ctx context.Context, stop <-chan struct{}, o *object, ours s
 			if err != nil || same != want || json.Unmarshal(raw, &has) != nil || has.ID == "" {
 				return nil
 			}
-			taken, err := j.store.taken(ctx, o.kind, j.keys.Index("crm.id", has.ID))
+			taken, err := j.store.taken(ctx, o.kind, j.keys.Index("crm.id", has.ID), j.keys.Index(o.kind.String()+"_id", has.ID))
 			if err != nil || taken {
 				return err
 			}

@@ -95,23 +95,29 @@ type crm struct {
 // shows reads the CRM over HTTP.
 func (o *office) shows() crm {
 	o.Helper()
-	c := crm{map[string]crmUser{}, map[string]crmTrip{}}
 	var users []crmUser
 	var trips []crmTrip
 	if o.product.Call(http.MethodGet, "/crm/users", nil, &users) != 200 || o.product.Call(http.MethodGet, "/crm/trips", nil, &trips) != 200 {
 		o.Fatal("the CRM cannot be read")
 	}
+	return shownBy(o.T, users, trips)
+}
+
+// shownBy fails the test if an object is there twice.
+func shownBy(t *testing.T, users []crmUser, trips []crmTrip) crm {
+	t.Helper()
+	c := crm{map[string]crmUser{}, map[string]crmTrip{}}
 	for _, u := range users {
 		if _, twice := c.users[u.ID]; twice {
-			o.Fatalf("user %s is there twice", u.ID)
+			t.Fatalf("user %s is there twice", u.ID)
 		}
 		c.users[u.ID] = u
 	}
-	for _, t := range trips {
-		if _, twice := c.trips[t.ID]; twice {
-			o.Fatalf("trip %s is there twice", t.ID)
+	for _, trip := range trips {
+		if _, twice := c.trips[trip.ID]; twice {
+			t.Fatalf("trip %s is there twice", trip.ID)
 		}
-		c.trips[t.ID] = t
+		c.trips[trip.ID] = trip
 	}
 	return c
 }

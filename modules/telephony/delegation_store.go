@@ -119,17 +119,6 @@ func (s *delegationStore) one(ctx context.Context, query string, arg any) (*dele
 	return d, err
 }
 
-// pending gives delegations that are not settled, oldest first.
-func (s *delegationStore) pending(ctx context.Context, limit int) (out []*delegation, err error) {
-	err = store.Each(ctx, s.db.Read(), `select `+delegationColumns+` from telephony_delegation where state = 'pending' order by event limit $1`, []any{limit},
-		func(scan func(...any) error) error {
-			d, err := s.scan(scan)
-			out = append(out, d)
-			return err
-		})
-	return out, err
-}
-
 // untried gives the events of delegations that nobody has begun, of those due
 // between two times, oldest first.
 func (s *delegationStore) untried(ctx context.Context, from, to store.Micros, limit int) (events []int64, err error) {
