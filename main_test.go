@@ -228,11 +228,16 @@ func onOurServers(t testing.TB, text string) string {
 	}
 	text = natsInDocs.ReplaceAllStringFunc(text, by(bustest.External))
 	text = postgresInDocs.ReplaceAllStringFunc(text, by(storetest.Postgres))
-	const platform, place = "127.0.0.1:3334", "the address of the phone platform" // which the server must know beforehand
-	text = strings.ReplaceAll(text, platform, place)
+	// These two programs must know beforehand.
+	known := map[string]string{"127.0.0.1:3334": "the address of the phone platform", "127.0.0.1:4222": "the address of the bus"}
+	for address, place := range known {
+		text = strings.ReplaceAll(text, address, place)
+	}
 	text = listenInDocs.ReplaceAllString(text, "--listen=127.0.0.1:0")
-	if strings.Contains(text, place) {
-		text = strings.ReplaceAll(text, place, freeAddress(t))
+	for _, place := range known {
+		if strings.Contains(text, place) {
+			text = strings.ReplaceAll(text, place, freeAddress(t))
+		}
 	}
 	return strings.ReplaceAll(text, "http://127.0.0.1:8080", "$(cat data/server.url)")
 }

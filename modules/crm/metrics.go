@@ -26,7 +26,7 @@ func newMetrics(reg prometheus.Registerer, b *breaker.Breaker) *metrics {
 		calls:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "crm_calls_total", Help: "Calls to the CRM, by kind of object, call and result."}, []string{"kind", "call", "result"}),
 		took:    prometheus.NewHistogram(prometheus.HistogramOpts{Name: "crm_call_duration_seconds", Help: "Time of a call to the CRM.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
 		moves:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "crm_breaker_changes_total", Help: "Changes of the circuit breaker, by the new state."}, []string{"state"}),
-		dirty:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "crm_dirty", Help: "What the CRM does not show yet: units (a user and trips) and objects."}, []string{"of"}),
+		dirty:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "crm_dirty", Help: "What the CRM does not show yet: units (a user and trips) and objects; and what waits: trips whose user has not come."}, []string{"of"}),
 		oldest:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "crm_dirty_oldest_seconds", Help: "For how long the oldest of them waits."}),
 		lag:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "crm_source_lag", Help: "Events at a source that are not on the bus yet."}, []string{"source"}),
 		dead:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "crm_dead_letters", Help: "Events that could not be understood, and objects that the CRM refuses."}),

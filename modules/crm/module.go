@@ -74,7 +74,7 @@ func newService(p app.Platform) (app.Service, error) {
 	}
 	s.sync = &reconciler{cfg: s.cfg, store: &syncStore{p.DB}, keys: p.Seal, client: newCRMClient(s.cfg.URL, s.cfg.Token.Reveal(), s.cfg.Timeout, s.cfg.Concurrency, s.mock.Client),
 		breaker: b, limit: rate.NewLimiter(limit, max(1, int(s.cfg.Rate/10))), metrics: s.metrics, logged: s.logged, log: p.Log, now: p.Now,
-		look: make(chan struct{}, 1), results: make(chan written, 256), room: make(chan struct{}, s.cfg.Concurrency)}
+		look: make(chan struct{}, 1), results: make(chan written, 256), room: make(chan struct{}, inHand*s.cfg.Concurrency), lines: make(chan struct{}, s.cfg.Concurrency)}
 	s.fold = &folder{store: &foldStore{p.DB}, keys: p.Seal, metrics: s.metrics, logged: s.logged, now: p.Now, changed: s.sync.wake}
 	s.sources = newSources(s.cfg, p.Kafka, p.Bus, s.publish, p.Log, p.Now)
 	targets := &targetService{&reconcileStore{p.DB}, p.Seal}

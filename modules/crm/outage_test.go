@@ -79,7 +79,7 @@ func TestTheCRMIsAwayWhileEventsCome(t *testing.T) {
 	far.faults(mock.Faults{Down: true})
 	ticker := time.NewTicker(time.Second / 50)
 	defer ticker.Stop()
-	opened, largest, told := false, begin, 0
+	opened, largest, waiting, told := false, begin, 0.0, 0
 	for end := time.Now().Add(outage); time.Now().Before(end); told++ {
 		<-ticker.C
 		for range outageRate / 50 {
@@ -94,6 +94,7 @@ func TestTheCRMIsAwayWhileEventsCome(t *testing.T) {
 		if told%25 == 0 {
 			opened = opened || metricsOf(t, p)["crm_breaker_state"] == 2
 			largest = max(largest, resident(t, p))
+			waiting = max(waiting, metricsOf(t, p)[`crm_dirty{of="objects"}`])
 		}
 	}
 	<-js.PublishAsyncComplete()
@@ -114,6 +115,9 @@ func TestTheCRMIsAwayWhileEventsCome(t *testing.T) {
 	largest = max(largest, resident(t, p))
 	if largest > begin+outageGrowth {
 		t.Errorf("the server grew from %d to %d MiB", begin>>20, largest>>20)
+	}
+	if waiting > 2*outageUsers {
+		t.Errorf("%.0f users and trips wait, of %d", waiting, 2*outageUsers)
 	}
 	before := far.counts()
 	far.comesTo(s, mock.Conflict)

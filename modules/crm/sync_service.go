@@ -38,6 +38,7 @@ type reconciler struct {
 	look    chan struct{}
 	results chan written
 	room    chan struct{} // a place for each unit in hand
+	lines   chan struct{} // one for each call
 	adopts  sync.Mutex    // one object is looked for at a time
 	gives   atomic.Int32  // what the CRM does with ids
 }
@@ -51,7 +52,12 @@ const (
 
 const (
 	// claimUnits is how many units are taken in one transaction at most.
-	claimUnits = 128
+	claimUnits = 512
+	// inHand is how many units are in hand for each call at once: while some are
+	// being sent, others are read and written down, many in one transaction.
+	inHand = 16
+	// gatherFor is how long a claim waits until half of the places are free.
+	gatherFor = 5 * time.Millisecond
 	// lookEvery is how often it looks whether something is due that nobody
 	// told of: another instance's, or one that had to wait.
 	lookEvery = 200 * time.Millisecond
@@ -116,16 +122,18 @@ func (r *reconciler) claim(ctx context.Context) ([]*unit, error) {
 	case <-ctx.Done():
 		return nil, nil
 	}
-more:
-	for places < claimUnits {
+	enough := time.NewTimer(gatherFor)
+	defer enough.Stop()
+gather:
+	for places < cap(r.room)/2 {
 		select {
 		case r.room <- struct{}{}:
 			places++
-		default:
-			break more
+		case <-enough.C:
+			break gather
 		}
 	}
-	units, err := r.store.claim(ctx, now, now.Add(r.lease()), rand.Int64(), places)
+	units, err := r.store.claim(ctx, now, now.Add(r.lease()), rand.Int64(), min(places, claimUnits))
 	for range places - len(units) {
 		<-r.room
 	}
@@ -207,7 +215,11 @@ func (r *reconciler) write() {
 			list[i] = batch[i].verdict
 		}
 		err := r.persist(list)
-		for _, w := range batch {
+		oneByOne := err != nil && errs.KindOf(err) != errs.Unavailable && len(batch) > 1 // one of them is to blame
+		for i, w := range batch {
+			if oneByOne {
+				err = r.persist(list[i : i+1])
+			}
 			if w.done != nil {
 				w.done <- err
 			}
@@ -252,7 +264,7 @@ func (r *reconciler) work(ctx context.Context, u *unit) {
 	// What is under way at a stop is finished.
 	err := j.run(context.WithoutCancel(ctx), ctx.Done())
 	if err != nil && j.v.due.IsZero() {
-		j.v.due, j.v.err = r.again(u.attempts, 0), "internal error"
+		j.v.failed, j.v.due, j.v.err = true, r.again(u.attempts, 0), "internal error"
 		if errs.KindOf(err) != errs.Unavailable {
 			r.log.ErrorContext(ctx, "a user cannot be brought to the CRM; trying again", "error", err)
 		}
@@ -273,7 +285,8 @@ func (r *reconciler) again(attempts int64, after time.Duration) time.Time {
 // the user with the last of them.
 func (j *job) run(ctx context.Context, stop <-chan struct{}) error {
 	u := j.user
-	if u != nil && u.copy.state != copyExists {
+	// Also one that is to be sent again whatever it shows: it may get another id.
+	if u != nil && (u.copy.state != copyExists || u.copy.digest == seal.Index{}) {
 		if err := j.sendUser(ctx, stop); err != nil {
 			return err
 		}
@@ -424,6 +437,9 @@ func (j *job) send(ctx context.Context, stop <-chan struct{}, o *object, ours st
 	}
 	digest := j.keys.Index("crm.copy", string(body))
 	if o.copy.state == copyExists && o.copy.digest == digest {
+		if o.dead { // it went back to what was taken
+			j.v.alive = append(j.v.alive, o.entity)
+		}
 		return nil
 	}
 	for turn := range 5 { // each knows more than the one before
@@ -484,7 +500,16 @@ func (j *job) send(ctx context.Context, stop <-chan struct{}, o *object, ours st
 			if body, err = json.Marshal(content(c.id)); err != nil {
 				return err
 			}
-			return j.shown(ctx, o, ours, c.id, j.keys.Index("crm.copy", string(body)))
+			if err := j.shown(ctx, o, ours, c.id, j.keys.Index("crm.copy", string(body))); err != nil {
+				return err
+			}
+			// Before anything changes there: it could not be found again by what its
+			// creation was tried with.
+			if err := j.note(o); err != nil {
+				j.v.copies = j.v.copies[:len(j.v.copies)-1]
+				return err
+			}
+			return nil
 		case resultRefused:
 			o.copy = copyRow{}
 			return j.refused(ctx, o, c)
@@ -506,6 +531,8 @@ func (j *job) call(ctx context.Context, stop <-chan struct{}, k kind, what strin
 		return call{}, errHalt
 	default:
 	}
+	j.lines <- struct{}{}
+	defer func() { <-j.lines }()
 	if err := j.limit.Wait(ctx); err != nil {
 		return call{}, err
 	}
@@ -536,7 +563,7 @@ func (j *job) call(ctx context.Context, stop <-chan struct{}, k kind, what strin
 
 // halt leaves the unit for a while.
 func (j *job) halt(c call) error {
-	j.v.err = c.detail
+	j.v.failed, j.v.err = true, c.detail
 	j.v.due = j.again(j.attempts, c.after)
 	if settled := j.now().Add(j.cfg.Timeout); c.result == resultTimeout && j.v.due.Before(settled) {
 		// It may still have its effect: what is sent after it must not come before.

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"strconv"
-	"strings"
 	"time"
 
 	"switchboard/platform/seal"
@@ -197,13 +195,10 @@ func (s *syncStore) dirty(ctx context.Context, tx store.Querier, ids []any, of m
 
 // last finds the last trip of each user that the CRM has.
 func (s *syncStore) last(ctx context.Context, tx store.Querier, ids []any, of map[seal.Index]*unit) error {
-	parts := make([]string, len(ids))
-	for i := range ids {
-		n := strconv.Itoa(i + 1)
-		parts[i] = `select * from (select t.owner, t.entity, t.subject, t.sealed, t.started, t.happened_at, t.seq, ` + copyColumns + ` from crm_trip t join crm_copy c on c.entity = t.entity
-			where t.owner = $` + n + ` and c.state = 2 order by t.started desc, t.happened_at desc, t.seq desc limit 1) as l` + n
-	}
-	return store.Each(ctx, tx, strings.Join(parts, " union all "), ids, func(scan func(...any) error) error {
+	return store.Each(ctx, tx, `select t.owner, t.entity, t.subject, t.sealed, t.started, t.happened_at, t.seq, `+copyColumns+` from crm_user u
+		join crm_trip t on t.entity = (select l.entity from crm_trip l join crm_copy k on k.entity = l.entity and k.state = 2
+			where l.owner = u.entity order by l.started desc, l.happened_at desc, l.seq desc limit 1)
+		join crm_copy c on c.entity = t.entity where u.entity in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
 		o, c := &object{kind: kindTrip}, copyScan{}
 		if err := scan(c.into(&o.owner, &o.entity, &o.subject, &o.sealed, &o.order[0], &o.order[1], &o.order[2])...); err != nil {
 			return err
@@ -258,6 +253,7 @@ type verdict struct {
 	done    bool         // the worker leaves the unit
 	due     time.Time    // if set, the unit is due then; else it is gone, unless something is left
 	waiting []*object    // trips that wait for their user
+	failed  bool         // something went wrong with it, and not with all
 	err     string
 }
 
@@ -325,8 +321,12 @@ func (s *syncStore) settleUnit(ctx context.Context, tx store.Querier, v verdict,
 		return nil
 	}
 	if !v.due.IsZero() {
-		_, err := tx.ExecContext(ctx, `update crm_unit set due_at = $1, attempts = attempts + 1, last_error = $2 where unit = $3 and claim = $4`,
-			store.MicrosOf(v.due), v.err, v.unit, v.claim)
+		failed := 0
+		if v.failed {
+			failed = 1
+		}
+		_, err := tx.ExecContext(ctx, `update crm_unit set due_at = $1, attempts = attempts + $2, last_error = $3 where unit = $4 and claim = $5`,
+			store.MicrosOf(v.due), failed, v.err, v.unit, v.claim)
 		return err
 	}
 	if len(v.waiting) > 0 {
@@ -369,14 +369,4 @@ func (s *syncStore) more(ctx context.Context, tx store.Querier, v verdict) (more
 		return err
 	})
 	return more, err
-}
-
-// backlog tells how many units are dirty and since when the oldest is.
-func (s *syncStore) backlog(ctx context.Context) (units, objects int64, oldest time.Time, err error) {
-	var since sql.Null[store.Micros]
-	err = s.db.Read().QueryRowContext(ctx, `select (select count(*) from crm_unit), (select count(*) from crm_dirty), (select min(since) from crm_dirty)`).Scan(&units, &objects, &since)
-	if since.Valid {
-		oldest = since.V.Time()
-	}
-	return units, objects, oldest, err
 }

@@ -315,3 +315,100 @@ func TestTheMockIsToldAgainAfterARestart(t *testing.T) {
 	o.product.Restart()
 	o.comesTo(events)
 }
+
+func TestUsersWhoAreAlikeAreTwo(t *testing.T) {
+	t.Parallel()
+	for _, ids := range []string{mock.Conflict, mock.Own} {
+		t.Run(ids, func(t *testing.T) {
+			t.Parallel()
+			o := newOffice(t)
+			suffers := func(what string, f mock.Faults, event userEvent) rawEvent {
+				f.IDs = ids
+				before := o.service().mock.Counts().Faults[what]
+				o.faults(f)
+				e := o.say(topicUser, event)
+				apptest.Eventually(t, func() string {
+					if o.service().mock.Counts().Faults[what] == before {
+						return "nothing suffers"
+					}
+					return ""
+				})
+				return e
+			}
+			// The one is there, though nobody knows; the other is not.
+			events := []rawEvent{suffers("lost", mock.Faults{Lost: 1}, userEvent{ID: "1", FirstName: new(twin + " v1")}),
+				suffers("errors", mock.Faults{Errors: 1}, userEvent{ID: "2", FirstName: new(twin + " v1")})}
+			o.faults(mock.Faults{IDs: ids})
+			if ids == mock.Conflict {
+				o.comesTo(events)
+				return
+			}
+			apptest.Eventually(t, func() string {
+				if n, units := len(o.shows().users), o.waiting(); n != 2 || units > 0 {
+					return fmt.Sprintf("%d users, %d units wait", n, units)
+				}
+				return ""
+			})
+		})
+	}
+}
+
+// waiting is how many units the CRM does not show yet.
+func (o *office) waiting() (units int) {
+	o.Helper()
+	if err := o.service().p.DB.Read().QueryRowContext(o.Context(), `select count(*) from crm_unit`).Scan(&units); err != nil {
+		o.Fatal(err)
+	}
+	return units
+}
+
+func TestATripThatWaitsMayGoToAUserWhoIsThere(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, options ...apptest.Option) {
+		o := newOffice(t, options...)
+		r := o.service().sync
+		for range cap(r.room) { // the test has all places
+			r.room <- struct{}{}
+		}
+		folded := func(n int) {
+			apptest.Eventually(t, func() string {
+				var events int
+				err := o.service().p.DB.Read().QueryRowContext(t.Context(), `select coalesce(sum(events), 0) from crm_position`).Scan(&events)
+				if err != nil || events < n {
+					return fmt.Sprintf("%d of %d events are folded, %v", events, n, err)
+				}
+				return ""
+			})
+		}
+		trip := bookingEvent{ID: "trip", UserID: new("nobody"), StartDate: "2023-04-25T12:56:15.1234567+03:00"}
+		events := []rawEvent{o.say(topicUser, userEvent{ID: "somebody"}), o.say(topicBooking, trip)}
+		folded(2)
+		now := time.Now()
+		units, err := r.store.claim(t.Context(), now, now.Add(time.Hour), 1, 10)
+		if err == nil {
+			err = r.store.load(t.Context(), units)
+		}
+		if err != nil || len(units) != 2 {
+			t.Fatal(len(units), err)
+		}
+		// While somebody finds that the trip has to wait:
+		trip.UserID = new("somebody")
+		events = append(events, o.say(topicBooking, trip))
+		folded(3)
+		var verdicts []verdict
+		for _, u := range units {
+			v := verdict{unit: u.id, claim: 1, done: true, waiting: u.trips}
+			if u.user != nil {
+				v.due = now
+			}
+			verdicts = append(verdicts, v)
+		}
+		if err := r.store.settle(t.Context(), verdicts, now); err != nil {
+			t.Fatal(err)
+		}
+		for range cap(r.room) {
+			<-r.room
+		}
+		o.comesTo(events)
+	})
+}
