@@ -24,6 +24,9 @@ const (
 	kafkaBatch = 1000
 	// kafkaFetch bounds what is fetched ahead, per broker.
 	kafkaFetch = 16 << 20
+	// sessionTimeout is after how long without a sign of life the partitions of an
+	// instance go to others.
+	sessionTimeout = 10 * time.Second
 	// kafkaLeave is how long a stop waits for the brokers.
 	kafkaLeave = 2 * time.Second
 	// kafkaCommit is how long a commit is tried. The next one covers it.
@@ -90,6 +93,7 @@ func (k *kafkaSource) session(ctx context.Context) error {
 	var err error
 	s.cl, err = k.cfg.Open(
 		kgo.ConsumerGroup(k.group), kgo.ConsumeTopics(topicUser, topicBooking),
+		kgo.SessionTimeout(sessionTimeout),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),

@@ -282,7 +282,6 @@ func TestTheCRMComesToWhatTheEventsSay(t *testing.T) {
 			onBoth(t, func(t *testing.T, options ...apptest.Option) {
 				o := newOffice(t, options...)
 				o.faults(c.faults)
-				defer func() { t.Log(o.product.Log.String()) }()
 				p := &platformLike{Rand: rand.New(rand.NewPCG(1, 2))}
 				var events []rawEvent
 				for range 300 {
