@@ -231,7 +231,7 @@ func count(ctx context.Context, tx store.Querier, rows []eventRow, sealed map[[1
 		k := kinds[id]
 		kindArgs = append(kindArgs, id, k.Category, k.Name, k.App)
 	}
-	if err := insertMany(ctx, tx, `insert into collector_kind (kind, category, name, app) values `, 4, kindArgs, ` on conflict (kind) do nothing`); err != nil {
+	if err := store.Insert(ctx, tx, `insert into collector_kind (kind, category, name, app) values `, 4, kindArgs, ` on conflict (kind) do nothing`); err != nil {
 		return err
 	}
 	compareSession := func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) }
@@ -240,7 +240,7 @@ func count(ctx context.Context, tx store.Querier, rows []eventRow, sealed map[[1
 		se := sessions[key]
 		sessionArgs = append(sessionArgs, se.Session[:], se.Subject[:], se.Sealed, se.FirstAt, se.LastAt, se.LastReceivedAt, se.Events)
 	}
-	if err := insertMany(ctx, tx, `insert into collector_session (session, subject, sealed, first_at, last_at, last_received_at, events) values `, 7, sessionArgs, addToSessionSQL); err != nil {
+	if err := store.Insert(ctx, tx, `insert into collector_session (session, subject, sealed, first_at, last_at, last_received_at, events) values `, 7, sessionArgs, addToSessionSQL); err != nil {
 		return err
 	}
 	for _, p := range sortedKeys(pairs, func(a, b sessionKind) int {
@@ -248,7 +248,7 @@ func count(ctx context.Context, tx store.Querier, rows []eventRow, sealed map[[1
 	}) {
 		pairArgs = append(pairArgs, p.session[:], p.kind)
 	}
-	if err := insertMany(ctx, tx, `insert into collector_session_kind (session, kind) values `, 2, pairArgs, ` on conflict (session, kind) do nothing`); err != nil {
+	if err := store.Insert(ctx, tx, `insert into collector_session_kind (session, kind) values `, 2, pairArgs, ` on conflict (session, kind) do nothing`); err != nil {
 		return err
 	}
 	for _, b := range sortedKeys(stats, func(a, b bucket) int {
@@ -256,7 +256,7 @@ func count(ctx context.Context, tx store.Querier, rows []eventRow, sealed map[[1
 	}) {
 		statArgs = append(statArgs, b.grain, b.start, b.kind, stats[b])
 	}
-	return insertMany(ctx, tx, `insert into collector_stat (grain, bucket, kind, events) values `, 4, statArgs,
+	return store.Insert(ctx, tx, `insert into collector_stat (grain, bucket, kind, events) values `, 4, statArgs,
 		` on conflict (grain, bucket, kind) do update set events = collector_stat.events + excluded.events`)
 }
 

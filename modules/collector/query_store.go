@@ -1,25 +1,12 @@
 package collector
 
 import (
-	"context"
 	"strconv"
 	"strings"
 	"time"
 
 	"switchboard/platform/store"
 )
-
-// insertMany writes rows of n columns.
-func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {
-	for len(args) > 0 {
-		chunk := args[:columns*store.Chunk(len(args)/columns)]
-		args = args[len(chunk):]
-		if _, err := tx.ExecContext(ctx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // conditions builds the where clause of a query and its arguments.
 type conditions struct {

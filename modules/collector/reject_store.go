@@ -33,7 +33,7 @@ func (s *rejectStore) insert(ctx context.Context, rows []rejectRow) error {
 			r := &rows[i]
 			args = append(args, r.ID[:], r.App, r.Category, r.Name, r.Reason, r.ReceivedAt, r.Sealed)
 		}
-		return insertMany(ctx, tx, `insert into collector_reject (id, app, category, name, reason, received_at, sealed) values `, 7, args, ` on conflict (id) do nothing`)
+		return store.Insert(ctx, tx, `insert into collector_reject (id, app, category, name, reason, received_at, sealed) values `, 7, args, ` on conflict (id) do nothing`)
 	})
 }
 

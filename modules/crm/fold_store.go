@@ -109,7 +109,7 @@ func (s *foldStore) users(ctx context.Context, tx store.Querier, f *folded, chan
 		u := f.users[entity]
 		args = append(args, u.entity, u.subject, u.sealed, []byte(u.log), u.seq, u.at)
 	}
-	return eachInsert(ctx, tx, `insert into crm_user (entity, subject, sealed, log, seq, happened_at) values `, 6, args,
+	return store.InsertEach(ctx, tx, `insert into crm_user (entity, subject, sealed, log, seq, happened_at) values `, 6, args,
 		` on conflict (entity) do update set subject = excluded.subject, sealed = excluded.sealed, log = excluded.log, seq = excluded.seq, happened_at = excluded.happened_at
 		where `+notOlder("crm_user")+` returning entity`, func(scan func(...any) error) error {
 			var entity seal.Index
@@ -133,7 +133,7 @@ func (s *foldStore) trips(ctx context.Context, tx store.Querier, f *folded, chan
 		t := f.trips[entity]
 		args = append(args, t.entity, t.owner, t.owner, t.subject, t.sealed, t.started, []byte(t.log), t.seq, t.at)
 	}
-	return eachInsert(ctx, tx, `insert into crm_trip (entity, unit, owner, subject, sealed, started, log, seq, happened_at) values `, 9, args,
+	return store.InsertEach(ctx, tx, `insert into crm_trip (entity, unit, owner, subject, sealed, started, log, seq, happened_at) values `, 9, args,
 		` on conflict (entity) do update set owner = excluded.owner, subject = excluded.subject, sealed = excluded.sealed, started = excluded.started,
 		log = excluded.log, seq = excluded.seq, happened_at = excluded.happened_at where `+notOlder("crm_trip")+` returning entity, unit`, func(scan func(...any) error) error {
 			var entity, unit seal.Index
@@ -196,12 +196,12 @@ func markDirty(ctx context.Context, tx store.Querier, dirty map[dirtyKey]bool, n
 			units = append(units, k.unit, store.MicrosOf(now), 0, 0, "")
 		}
 	}
-	err := insertMany(ctx, tx, `insert into crm_dirty (unit, entity, mark, since) values `, 4, rows,
+	err := store.Insert(ctx, tx, `insert into crm_dirty (unit, entity, mark, since) values `, 4, rows,
 		` on conflict (unit, entity) do update set mark = excluded.mark`)
 	if err != nil {
 		return err
 	}
-	return insertMany(ctx, tx, `insert into crm_unit (unit, due_at, claim, attempts, last_error) values `, 5, units, ` on conflict (unit) do nothing`)
+	return store.Insert(ctx, tx, `insert into crm_unit (unit, due_at, claim, attempts, last_error) values `, 5, units, ` on conflict (unit) do nothing`)
 }
 
 func (s *foldStore) positions(ctx context.Context, tx store.Querier, positions map[string]position) error {
@@ -210,32 +210,8 @@ func (s *foldStore) positions(ctx context.Context, tx store.Querier, positions m
 		p := positions[log]
 		args = append(args, []byte(p.Log), p.Seq, p.At, p.Events, p.FoldedAt)
 	}
-	return insertMany(ctx, tx, `insert into crm_position (log, seq, happened_at, events, folded_at) values `, 5, args,
+	return store.Insert(ctx, tx, `insert into crm_position (log, seq, happened_at, events, folded_at) values `, 5, args,
 		` on conflict (log) do update set seq = case when excluded.seq > crm_position.seq then excluded.seq else crm_position.seq end,
 		happened_at = case when excluded.seq > crm_position.seq then excluded.happened_at else crm_position.happened_at end,
 		events = crm_position.events + excluded.events, folded_at = excluded.folded_at`)
-}
-
-// insertMany writes rows of so many columns.
-func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {
-	for len(args) > 0 {
-		chunk := args[:columns*store.Chunk(len(args)/columns)]
-		args = args[len(chunk):]
-		if _, err := tx.ExecContext(ctx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// eachInsert writes rows and hands over what the statement returns.
-func eachInsert(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string, fn func(scan func(...any) error) error) error {
-	for len(args) > 0 {
-		chunk := args[:columns*store.Chunk(len(args)/columns)]
-		args = args[len(chunk):]
-		if err := store.Each(ctx, tx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk, fn); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -216,7 +216,7 @@ func (s *reconcileStore) bind(ctx context.Context, list []found, now time.Time) 
 		for _, f := range list {
 			args = append(args, f.entity, int(f.kind), int64(copyExists), f.subject, f.digest, []byte{}, store.MicrosOf(now))
 		}
-		return insertMany(ctx, tx, `insert into crm_copy (entity, kind, state, subject, digest, sealed, sent_at) values `, 7, args,
+		return store.Insert(ctx, tx, `insert into crm_copy (entity, kind, state, subject, digest, sealed, sent_at) values `, 7, args,
 			` on conflict (entity) do update set state = excluded.state, subject = excluded.subject, digest = excluded.digest, sealed = excluded.sealed, sent_at = excluded.sent_at
 			where crm_copy.state <> 2`)
 	})

@@ -1,16 +1,10 @@
 package crm
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -69,8 +63,8 @@ func TestEventsSentByNATSjsComeAsTheyWereSent(t *testing.T) {
 // npmSends has a client of npm send the events of both files.
 func npmSends(t *testing.T, to, address string) []line {
 	t.Helper()
-	node := program(t, "node", "nodejs")
-	dir := installed(t)
+	node := apptest.Program(t, "node", "nodejs")
+	dir := apptest.Packages(t, "testdata/npm")
 	list := lines(t, "events.jsonl", "edge-cases.jsonl")
 	if _, err := os.ReadFile("testdata/npm/produce.mjs"); err != nil { // or go test would keep an old result
 		t.Fatal(err)
@@ -82,86 +76,6 @@ func npmSends(t *testing.T, to, address string) []line {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return list
-}
-
-// program finds a program by one of its names. A test without it is skipped,
-// in CI it fails.
-func program(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	unable(t, "no "+names[0])
-	return ""
-}
-
-func unable(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
-// installed gives a folder in the user's cache with the packages of
-// package.json, installed by npm if they are not there yet.
-func installed(t *testing.T) string {
-	t.Helper()
-	npm := program(t, "npm")
-	npmOnce.Do(func() { npmOnce.dir, npmOnce.err = install(npm) })
-	var refused *exec.ExitError
-	switch {
-	case errors.As(npmOnce.err, &refused):
-		unable(t, npmOnce.err.Error())
-	case npmOnce.err != nil:
-		t.Fatal(npmOnce.err)
-	}
-	return npmOnce.dir
-}
-
-var npmOnce struct {
-	sync.Once
-	dir string
-	err error
-}
-
-func install(npm string) (dir string, err error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	list, err := os.ReadFile("testdata/npm/package.json")
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(list)
-	cache = filepath.Join(cache, "switchboard")
-	dir = filepath.Join(cache, "npm-"+hex.EncodeToString(sum[:8]))
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return dir, err
-	}
-	if err := os.MkdirAll(cache, 0o700); err != nil {
-		return "", err
-	}
-	fresh, err := os.MkdirTemp(cache, "npm-new-")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = os.RemoveAll(fresh) }() // renamed if all went well
-	if err := os.WriteFile(filepath.Join(fresh, "package.json"), list, 0o600); err != nil {
-		return "", err
-	}
-	cmd := exec.Command(npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--prefix", fresh)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.Join(err, errors.New(string(out)))
-	}
-	// Another test process may have been quicker.
-	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
-	}
-	return dir, nil
 }
 
 func TestAProductBringsEventsOfKafkaAndNATSToTheCRM(t *testing.T) {

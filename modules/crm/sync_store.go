@@ -279,7 +279,7 @@ func (s *syncStore) settle(ctx context.Context, verdicts []verdict, now time.Tim
 			c := copies[entity]
 			args = append(args, entity, int(c.kind), int64(c.state), c.subject, c.digest, c.remote, c.sealed, store.MicrosOf(c.sentAt))
 		}
-		err := insertMany(ctx, tx, `insert into crm_copy (entity, kind, state, subject, digest, remote, sealed, sent_at) values `, 8, args,
+		err := store.Insert(ctx, tx, `insert into crm_copy (entity, kind, state, subject, digest, remote, sealed, sent_at) values `, 8, args,
 			` on conflict (entity) do update set state = excluded.state, subject = excluded.subject, digest = excluded.digest, remote = excluded.remote,
 			sealed = excluded.sealed, sent_at = excluded.sent_at`)
 		if err != nil {

@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -57,7 +54,7 @@ func TestPlaygroundResumesInABrowser(t *testing.T) {
 	t.Parallel()
 	g := &fakeGateway{conns: map[*websocket.Conn][]string{}}
 	p := apptest.Start(t, []app.Module{partOf(func(_ app.Platform, r *web.Router) error { return g.routes(r) })})
-	browse(t, p.URL+"/gateway/playground?rooms=orders,lobby&key="+p.Key)
+	apptest.Chromium(t, "--remote-debugging-port=0", p.URL+"/gateway/playground?rooms=orders,lobby&key="+p.Key)
 	came := func(n int) (q url.Values) {
 		apptest.Eventually(t, func() string {
 			g.mu.Lock()
@@ -80,34 +77,6 @@ func TestPlaygroundResumesInABrowser(t *testing.T) {
 	if q := came(2); q.Get("rooms") != "orders,lobby" || q.Get("offset") != "1" {
 		t.Errorf("the page came back with %v and offset %q", q["rooms"], q.Get("offset"))
 	}
-}
-
-// browse opens a page in a Chromium of its own until the test ends. Without
-// Chromium the test is skipped; in CI it fails.
-func browse(t *testing.T, address string) {
-	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	profile, err := os.MkdirTemp("", "chromium") // t.TempDir would fail on files that appear while it is removed
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0", "--user-data-dir="+profile, address)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // all its processes end with it
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait() // killed
-		_ = os.RemoveAll(profile)
-	})
 }
 
 // fakeGateway speaks what the page expects.

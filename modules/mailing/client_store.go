@@ -217,7 +217,7 @@ func (*clientStore) insert(ctx context.Context, tx store.Querier, rows []audienc
 		r := &rows[i]
 		args = append(args, r.ID, r.Phone[:], r.Subject, r.Sealed, r.OperatorCode, r.Tag, r.Timezone, r.CreatedAt, r.UpdatedAt)
 	}
-	return insertMany(ctx, tx, `insert into mailing_client (`+clientColumns+`) values `, columns, args, ``)
+	return store.Insert(ctx, tx, `insert into mailing_client (`+clientColumns+`) values `, columns, args, ``)
 }
 
 // replace writes clients that are there. It takes them out and puts them in

@@ -51,15 +51,3 @@ func (t tally) save(ctx context.Context, tx store.Querier) error {
 	}
 	return nil
 }
-
-// insertMany writes rows of so many columns.
-func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {
-	for len(args) > 0 {
-		chunk := args[:columns*store.Chunk(len(args)/columns)]
-		args = args[len(chunk):]
-		if _, err := tx.ExecContext(ctx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk...); err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -1,16 +1,11 @@
 package mailing
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,13 +18,7 @@ import (
 // npm the test is skipped; in CI it fails.
 func TestMaildevTakesAReport(t *testing.T) {
 	t.Parallel()
-	dir, err := installMaildev()
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	dir := apptest.Packages(t, filepath.Join("testdata", "maildev"))
 	var ports [2]string
 	for i := range ports {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -41,7 +30,7 @@ func TestMaildevTakesAReport(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), "node", filepath.Join(dir, "node_modules", "maildev", "bin", "maildev"), "--ip", "127.0.0.1", "--smtp", ports[0],
+	cmd := exec.CommandContext(t.Context(), apptest.Program(t, "node", "nodejs"), filepath.Join(dir, "node_modules", "maildev", "bin", "maildev"), "--ip", "127.0.0.1", "--smtp", ports[0],
 		"--web-ip", "127.0.0.1", "--web", ports[1], "--mail-directory", t.TempDir(), "--incoming-user", "me", "--incoming-pass", "secret", "--silent")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -88,43 +77,4 @@ func TestMaildevTakesAReport(t *testing.T) {
 		len(m.Attachments) != 1 || m.Attachments[0].ContentType != "image/png" || m.Attachments[0].ContentID != "c" {
 		t.Errorf("%+v", m)
 	}
-}
-
-// installMaildev gives a folder in the user's cache with the packages of
-// package.json, installed by npm if they are not there yet.
-func installMaildev() (dir string, err error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	list, err := os.ReadFile(filepath.Join("testdata", "maildev", "package.json"))
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(list)
-	cache = filepath.Join(cache, "switchboard")
-	dir = filepath.Join(cache, "npm-"+hex.EncodeToString(sum[:8]))
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return dir, err
-	}
-	if err := os.MkdirAll(cache, 0o700); err != nil {
-		return "", err
-	}
-	fresh, err := os.MkdirTemp(cache, "npm-new-")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = os.RemoveAll(fresh) }() // renamed if all went well
-	if err := os.WriteFile(filepath.Join(fresh, "package.json"), list, 0o600); err != nil {
-		return "", err
-	}
-	cmd := exec.Command("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--prefix", fresh)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.Join(err, errors.New(string(out)))
-	}
-	// Another test process may have been quicker.
-	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
-	}
-	return dir, nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"switchboard/platform/apptest"
 )
 
 func reportZone(t testing.TB, at, zone string) reportSchedule {
@@ -235,13 +237,7 @@ func TestThePictureOfAReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	path := apptest.Program(t, "chromium", "chromium-browser", "google-chrome")
 	page, picture := filepath.Join(dir, "report.html"), filepath.Join(dir, "report.png")
 	if err := os.WriteFile(page, []byte(renderedDay(t, f, zone).HTML), 0o600); err != nil {
 		t.Fatal(err)

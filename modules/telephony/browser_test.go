@@ -1,19 +1,15 @@
 package telephony
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -31,34 +27,7 @@ type tab struct {
 // skipped; in CI it fails.
 func openTab(t testing.TB, address string) *tab {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	profile, err := os.MkdirTemp("", "chromium") // t.TempDir would fail on files that appear while it is removed
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0", "--user-data-dir="+profile, "about:blank")
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // all its processes end with it
-	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait() // killed
-		_ = os.RemoveAll(profile)
-		if t.Failed() {
-			t.Logf("chromium: %s", output.Bytes())
-		}
-	})
+	profile := apptest.Chromium(t, "--remote-debugging-port=0", "about:blank")
 	var port string
 	apptest.Eventually(t, func() string {
 		text, err := os.ReadFile(filepath.Join(profile, "DevToolsActivePort"))

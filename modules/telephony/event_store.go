@@ -126,23 +126,11 @@ func appendLog(ctx context.Context, tx store.Querier, entries []*entry) error {
 	for _, e := range entries {
 		args = append(args, e.args()...)
 	}
-	if err := insertMany(ctx, tx, `insert into telephony_event (`+entryColumns+`) values `, 11, args, ""); err != nil {
+	if err := store.Insert(ctx, tx, `insert into telephony_event (`+entryColumns+`) values `, 11, args, ""); err != nil {
 		return err
 	}
 	_, err := tx.ExecContext(ctx, `update telephony_head set event = $1 where one = 1`, entries[len(entries)-1].ID)
 	return err
-}
-
-// insertMany writes rows of so many columns.
-func insertMany(ctx context.Context, tx store.Querier, insert string, columns int, args []any, suffix string) error {
-	for len(args) > 0 {
-		chunk := args[:columns*store.Chunk(len(args)/columns)]
-		args = args[len(chunk):]
-		if _, err := tx.ExecContext(ctx, insert+store.Values(len(chunk)/columns, columns, 1)+suffix, chunk...); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // eventQuery selects entries of the log; nil fields do not restrict.

@@ -363,7 +363,7 @@ func (s *projectionStore) saveCalls(ctx context.Context, tx store.Querier, gener
 			return err
 		}
 	}
-	return insertMany(ctx, tx, insertCallSQL, 15, added, "")
+	return store.Insert(ctx, tx, insertCallSQL, 15, added, "")
 }
 
 // notNil makes an empty blob of a missing one.
@@ -405,7 +405,7 @@ func saveStats(ctx context.Context, tx store.Querier, generation int64, changed 
 			args = append(args, *n)
 		}
 	}
-	if err := insertMany(ctx, tx, `insert into telephony_stat (generation, hour, queue, actor, calls, offered, answered, in_time, abandoned, overflowed,
+	if err := store.Insert(ctx, tx, `insert into telephony_stat (generation, hour, queue, actor, calls, offered, answered, in_time, abandoned, overflowed,
 		forwarded, unanswered, waits, wait_us, talks, talk_us, rings, no_answers) values `, 18, args, addStatSQL); err != nil {
 		return err
 	}
@@ -464,7 +464,7 @@ func saveCustomers(ctx context.Context, tx store.Querier, generation int64, even
 		known[*r.their] = true
 		args = append(args, generation, r.their[:], r.ID)
 	}
-	return insertMany(ctx, tx, `insert into telephony_customer (generation, their, event) values `, 3, args, "")
+	return store.Insert(ctx, tx, `insert into telephony_customer (generation, their, event) values `, 3, args, "")
 }
 
 // actorName is what of an actor is personal.
@@ -537,10 +537,10 @@ func saveActors(ctx context.Context, tx store.Querier, generation int64, events 
 			queues = append(queues, generation, a.actor[:], queue, count(l.on), l.At, l.ID, count(p.on), p.At, p.ID)
 		}
 	}
-	if err := insertMany(ctx, tx, `insert into telephony_actor (generation, actor, subject, sealed, seen_at, seen, call, entered, call_at, call_event) values `, 10, rows, mergeActorSQL); err != nil {
+	if err := store.Insert(ctx, tx, `insert into telephony_actor (generation, actor, subject, sealed, seen_at, seen, call, entered, call_at, call_event) values `, 10, rows, mergeActorSQL); err != nil {
 		return err
 	}
-	return insertMany(ctx, tx, `insert into telephony_actor_queue (generation, actor, queue, logged, logged_at, logged_event, paused, paused_at, paused_event) values `, 9, queues, mergeActorQueueSQL)
+	return store.Insert(ctx, tx, `insert into telephony_actor_queue (generation, actor, queue, logged, logged_at, logged_event, paused, paused_at, paused_event) values `, 9, queues, mergeActorQueueSQL)
 }
 
 func union(a, b map[string]flag) map[string]flag {

@@ -145,7 +145,6 @@ func (s *sqlStrategy) insert(ctx context.Context, tx store.Querier, rows []row) 
 // insertRefs stores the refs of the rows that were new: those of an entry that
 // came again might have another time.
 func (s *sqlStrategy) insertRefs(ctx context.Context, tx store.Querier, rows []row, byKey map[string]int, stored [][]byte) error {
-	const cols = 4
 	var args []any
 	for _, key := range stored {
 		r := &rows[byKey[string(key)]]
@@ -153,15 +152,7 @@ func (s *sqlStrategy) insertRefs(ctx context.Context, tx store.Querier, rows []r
 			args = append(args, s.module, ref[:], r.at, r.key)
 		}
 	}
-	for len(args) > 0 {
-		n := store.Chunk(len(args) / cols)
-		if _, err := tx.ExecContext(ctx, `insert into eventlog_ref (module, ref, at, key) values `+store.Values(n, cols, 1)+
-			` on conflict (module, ref, at, key) do nothing`, args[:n*cols]...); err != nil {
-			return err
-		}
-		args = args[n*cols:]
-	}
-	return nil
+	return store.Insert(ctx, tx, `insert into eventlog_ref (module, ref, at, key) values `, 4, args, ` on conflict (module, ref, at, key) do nothing`)
 }
 
 // keysOf runs a statement that returns keys.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"strconv"
 	"sync"
 )
@@ -63,4 +64,31 @@ func Chunk(n int) int {
 		size /= 2
 	}
 	return size
+}
+
+// Insert writes rows of so many columns, whose values follow each other in args,
+// many in a statement: insert is the text up to the values, suffix what follows
+// them.
+func Insert(ctx context.Context, tx Querier, insert string, columns int, args []any, suffix string) error {
+	for len(args) > 0 {
+		n := Chunk(len(args) / columns)
+		if _, err := tx.ExecContext(ctx, insert+Values(n, columns, 1)+suffix, args[:n*columns]...); err != nil {
+			return err
+		}
+		args = args[n*columns:]
+	}
+	return nil
+}
+
+// InsertEach is Insert with a suffix that returns rows, which go to fn as with
+// Each.
+func InsertEach(ctx context.Context, tx Querier, insert string, columns int, args []any, suffix string, fn func(scan func(...any) error) error) error {
+	for len(args) > 0 {
+		n := Chunk(len(args) / columns)
+		if err := Each(ctx, tx, insert+Values(n, columns, 1)+suffix, args[:n*columns], fn); err != nil {
+			return err
+		}
+		args = args[n*columns:]
+	}
+	return nil
 }

@@ -1,14 +1,10 @@
 package browser_test
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -16,52 +12,6 @@ import (
 // wait is how long a page may take for what a test asks of it, browser start
 // included, on a machine that does other things as well.
 const wait = 60 * time.Second
-
-// openBrowser opens a page in a Chromium of its own, with an empty profile,
-// for the duration of the test. Without Chromium the test is skipped, in CI it
-// fails. Nothing but the page is needed to talk to it: see site.
-func openBrowser(t *testing.T, url string) {
-	t.Helper()
-	path := program(t, "chromium", "chromium", "chromium-browser", "google-chrome")
-	profile, err := os.MkdirTemp("", "chromium") // t.TempDir would fail on files that appear while it is removed
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-		"--no-first-run", "--disable-background-networking", "--disable-component-update",
-		"--disable-sync", "--disable-dev-shm-usage", "--disable-popup-blocking",
-		"--user-data-dir="+profile, url)
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // all its processes end with it
-	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait() // killed
-		_ = os.RemoveAll(profile)
-		if t.Failed() {
-			t.Logf("chromium: %s", output.Bytes())
-		}
-	})
-}
-
-// program finds the first of these names; in CI it has to be there.
-func program(t *testing.T, what string, names ...string) string {
-	t.Helper()
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("no %s", what)
-	}
-	t.Skipf("no %s", what)
-	return ""
-}
 
 // site serves client.js and a test's pages, and takes what they report.
 type site struct {

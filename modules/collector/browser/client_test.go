@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"switchboard/platform/apptest"
 )
 
 // create is the line of a page that makes its client.
@@ -44,7 +46,7 @@ func TestClientIsSmall(t *testing.T) {
 
 func TestClientUnderNode(t *testing.T) {
 	t.Parallel()
-	node := program(t, "node", "node", "nodejs")
+	node := apptest.Program(t, "node", "nodejs")
 	for _, read := range []string{"client.js", "client.test.mjs", "package.json"} {
 		if _, err := os.ReadFile(read); err != nil { // or go test would keep an old result
 			t.Fatal(err)
@@ -63,7 +65,7 @@ func TestBatchesCrossOriginsWithTheKeyInAHeader(t *testing.T) {
 		for (let i = 0; i < 25; i++) client.track('page interaction', 'e' + i, { path: location.pathname })
 		const left = await client.flush()
 		report({ left, errors: errors.length, stored: localStorage.length, session: client.session === sessionStorage.getItem('switchboard:session') })`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `{"left":0,"errors":0,"stored":0,"session":true}`)
 	var sizes []int
 	for _, r := range c.posts() {
@@ -92,7 +94,7 @@ func TestOriginThatIsNotAllowedKeepsItsQueue(t *testing.T) {
 	s := newSite(t, map[string]string{"/": create(c, "") + `
 		client.track('c', 'a')
 		report([await client.flush(), errors.map(e => e.kind), localStorage.length])`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[1,["retry"],1]`)
 	if c.names() != "" {
 		t.Errorf("stored %s", c.names())
@@ -108,7 +110,7 @@ func TestOfflineThenOnline(t *testing.T) {
 		await report([client.queued, localStorage.length, errors[0].kind])
 		while (client.queued) await sleep(5)
 		report(ids)`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[3,3,"retry"]`)
 	up()
 	ids := s.next(t)
@@ -130,7 +132,7 @@ func TestBusyCollectorIsAskedAgainAfterItsTimeWithTheSameEvents(t *testing.T) {
 		client.track('c', 'b')
 		while (client.queued) await sleep(5)
 		report(errors.map(e => [e.kind, e.status]))`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[["retry",503],["retry",429]]`)
 	posts := c.posts()
 	if len(posts) != 3 {
@@ -158,7 +160,7 @@ func TestRejectedEventsAreReported(t *testing.T) {
 		await client.flush()
 		client.track('c', 'd', { bad: 2 })
 		report([await client.flush(), errors.map(e => [e.kind, e.status, e.events.map(r => [r.event.name, r.errors])])])`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[0,[["rejected",202,[["b",[{"location":"data.bad","message":"unexpected"}]]]],["rejected",422,[["d",[{"location":"data.bad","message":"unexpected"}]]]]]]`)
 	if c.names() != "a" || len(c.posts()) != 2 {
 		t.Errorf("stored %s in %d requests", c.names(), len(c.posts()))
@@ -178,7 +180,7 @@ func TestLeavingThePageSendsByBeaconAndTheNextPageConfirms(t *testing.T) {
 		"/with": create(c, "") + `
 			await report([client.queued, await client.flush(), localStorage.length])`,
 	})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `3`)
 	s.want(t, `[3,0,0]`)
 	until(t, "the beacon", func() bool { return len(c.posts()) == 2 })
@@ -204,7 +206,7 @@ func TestBeaconsAreSmallAndWhatTheyCanNotCarryStays(t *testing.T) {
 		"/next": create(c, "maxBatch: 1000") + `
 			report([client.queued, await client.flush()])`,
 	})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[150,0]`)
 	var want []string
 	for i := range 150 {
@@ -241,7 +243,7 @@ func TestWithoutSendBeaconAKeepaliveFetchTakesItsPlace(t *testing.T) {
 			location.href = '/without'`,
 		"/without": `report(localStorage.length)`,
 	})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `0`)
 	until(t, "the event", func() bool { return c.names() == "a" })
 	if all := c.all(); len(all) != 1 || !all[0].beacon {
@@ -264,7 +266,7 @@ func TestQueueSurvivesAReload(t *testing.T) {
 			while (client.queued) await sleep(5)
 			report([loads, localStorage.length])
 		}`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[1,"retry"]`)
 	s.want(t, `[2,"retry"]`)
 	s.want(t, `[3,"retry"]`)
@@ -301,7 +303,7 @@ func TestTwoTabsSendASharedQueueOnceAndLoseNothing(t *testing.T) {
 			while (await client.flush()) await sleep(5)
 			parent.postMessage(errors.length ? String(errors[0]) : 'done', '*')`,
 	})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `["done",0]`)
 	sent := map[string]int{}
 	for _, r := range c.posts() {
@@ -333,7 +335,7 @@ func TestTabsInOtherProcessesLoseNothing(t *testing.T) {
 			while (await client.flush()) await sleep(5)
 			report(['done', errors.length])`,
 	})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	for range 3 {
 		s.want(t, `["done",0]`)
 	}
@@ -375,7 +377,7 @@ func TestAHiddenPageSendsNewEventsOnceByBeaconAndConfirmsThemLater(t *testing.T)
 		report([client.queued, await client.flush(), localStorage.length])
 		client.close()
 		turn('hidden')`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[2,0,0]`)
 	until(t, "both beacons", func() bool { return len(c.posts()) == 3 })
 	var beacons, others []string
@@ -408,7 +410,7 @@ func TestATabThatDiesWhileItSendsLeavesItsEventsToTheOthers(t *testing.T) {
 			client.track('c', 'a')
 			client.flush()`,
 	})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[0,0,0]`)
 	if c.names() != "a" {
 		t.Errorf("stored %s", c.names())
@@ -424,7 +426,7 @@ func TestAFullLocalStorageIsNoHindrance(t *testing.T) {
 		client.track('c', 'a')
 		client.track('c', 'b')
 		report([client.queued, await client.flush(), errors.length])`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `[2,0,0]`)
 	if c.names() != "a b" {
 		t.Errorf("stored %s", c.names())
@@ -439,7 +441,7 @@ func TestAClassicScriptCanUseIt(t *testing.T) {
 		classic.text = "import('/client.js').then(m => { const c = m.createClient({ url: '` + c.url + `', key: '` + key + `' }); c.track('c', 'classic'); return c.flush() }).then(report_)"
 		globalThis.report_ = report
 		document.head.append(classic)`})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `0`)
 	if c.names() != "classic" {
 		t.Errorf("stored %s", c.names())

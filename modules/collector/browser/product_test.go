@@ -35,7 +35,7 @@ const client = create({ url: %q, key: %q, session: 'visit 1', onError: e => repo
 			report({ left: await client.flush() })`,
 	}
 	s.mu.Unlock()
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, `{"left":0}`)
 	apptest.Eventually(t, func() string {
 		var got struct {
@@ -62,6 +62,6 @@ func TestPageOfAForeignOriginIsRefused(t *testing.T) {
 	s := newSite(t, map[string]string{"/": fmt.Sprintf(`
 		const answer = await fetch(%q, { method: 'POST', headers: { Authorization: 'Bearer %s' }, body: '{}' }).then(r => r.status, () => 'blocked')
 		report(answer)`, p.URL+"/collector/events", bound)})
-	openBrowser(t, s.URL)
+	apptest.Chromium(t, s.URL)
 	s.want(t, "blocked")
 }
