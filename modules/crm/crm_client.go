@@ -40,8 +40,7 @@ type call struct {
 	detail string        // in the clear: nothing of what the CRM said
 }
 
-// crmClient speaks with the CRM: get, get {id}, post, post {id} of /users and
-// /trips.
+// crmClient speaks with the CRM: get, post and post {id} of /users and /trips.
 type crmClient struct {
 	base, token string
 	http        *http.Client
@@ -125,32 +124,6 @@ func lastSegment(location string) string {
 		return ""
 	}
 	return id
-}
-
-// get reads an object.
-func (c *crmClient) get(ctx context.Context, k kind, id string) (json.RawMessage, call) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	req, err := c.request(ctx, http.MethodGet, k.collection()+"/"+escape(id), nil)
-	if err != nil {
-		return nil, call{result: resultUnsent, detail: "the address of the CRM is bad"}
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, failure(ctx, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, statusOf(resp)
-	}
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return nil, failure(ctx, err)
-	}
-	if !json.Valid(answer) {
-		return nil, call{result: resultFailed, detail: "the answer makes no sense"}
-	}
-	return answer, call{result: resultDone}
 }
 
 var errStop = errors.New("stop")
