@@ -108,8 +108,7 @@ func (r *reconciler) run(ctx context.Context) error {
 
 // claim takes as many units as there is room for. Each has a place in room.
 func (r *reconciler) claim(ctx context.Context) ([]*unit, error) {
-	now := r.now()
-	if r.breaker.Rests(now) {
+	if r.breaker.Rests(r.now()) {
 		return nil, nil
 	}
 	places := 0
@@ -130,6 +129,7 @@ gather:
 			break gather
 		}
 	}
+	now := r.now() // it may have waited long for a place
 	units, err := r.store.claim(ctx, now, now.Add(r.lease()), rand.Int64(), min(places, claimUnits))
 	for range places - len(units) {
 		<-r.room

@@ -293,14 +293,14 @@ func (j *job) send(ctx context.Context, stop <-chan struct{}, o *object, ours st
 // call makes a call when the rate, the breaker and the lease let it. It returns
 // errHalt, with the verdict set, unless the CRM gave a clear answer.
 func (j *job) call(ctx context.Context, stop <-chan struct{}, k kind, what string, do func(context.Context) call) (call, error) {
+	j.lines <- struct{}{}
+	defer func() { <-j.lines }()
 	select {
-	case <-stop:
+	case <-stop: // of those that waited for a line none goes any more
 		j.v.due = j.now()
 		return call{}, errHalt
 	default:
 	}
-	j.lines <- struct{}{}
-	defer func() { <-j.lines }()
 	if err := j.limit.Wait(ctx); err != nil {
 		return call{}, err
 	}
