@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -79,25 +78,6 @@ func printRaw(w io.Writer, raw json.RawMessage) error {
 	}
 	_, err := fmt.Fprintf(w, "%s\n", &line)
 	return err
-}
-
-// harmless is a foreign text in one line, without what would control a terminal
-// or turn the direction of writing.
-func harmless(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
-			return '·'
-		}
-		return r
-	}, text)
-}
-
-// orDash shows that there is nothing.
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return harmless(text)
 }
 
 // shortTime is a time for a table: UTC, to the second. Nil is a dash.

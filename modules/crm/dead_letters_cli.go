@@ -40,9 +40,9 @@ type deadAnswer struct {
 // about says what a letter is about.
 func (d *deadAnswer) about() string {
 	if d.Seq != nil {
-		return fmt.Sprintf("%s place %d", harmless(d.Log), *d.Seq)
+		return fmt.Sprintf("%s place %d", app.Printable(d.Log), *d.Seq)
 	}
-	return orDash(d.ObjectID)
+	return app.OrDash(d.ObjectID)
 }
 
 func wantedKind(kind string) error {
@@ -77,7 +77,7 @@ func deadList(connect func() (*app.Client, error)) *cobra.Command {
 				if err := json.Unmarshal(raw, &d); err != nil {
 					return fmt.Errorf("read a dead letter: %w", err)
 				}
-				_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", harmless(d.ID), d.Kind, shortTime(d.CreatedAt), d.about(), harmless(d.Reason))
+				_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", app.Printable(d.ID), d.Kind, shortTime(d.CreatedAt), d.about(), app.Printable(d.Reason))
 				return err
 			}, table.Flush
 		})
@@ -96,18 +96,18 @@ func deadShow(connect func() (*app.Client, error)) *cobra.Command {
 		}
 		var d deadAnswer
 		return ask(cmd, connect, http.MethodGet, deadPathPrefix+"/"+escape(args[0]), q, nil, &d, func(w io.Writer) error {
-			namedLine(w, "letter", harmless(d.ID))
+			namedLine(w, "letter", app.Printable(d.ID))
 			namedLine(w, "kind", d.Kind)
-			namedLine(w, "reason", harmless(d.Reason))
+			namedLine(w, "reason", app.Printable(d.Reason))
 			namedLine(w, "since", shortTime(d.CreatedAt))
 			namedLine(w, "about", d.about())
-			namedLine(w, "topic", harmless(d.Topic))
+			namedLine(w, "topic", app.Printable(d.Topic))
 			if d.At != nil {
 				namedLine(w, "happened", shortTime(d.At))
 			}
 			switch {
 			case d.Content != nil:
-				namedLine(w, "content", harmless(*d.Content))
+				namedLine(w, "content", app.Printable(*d.Content))
 			case d.Bytes != nil:
 				namedLine(w, "content", fmt.Sprintf("%q", d.Bytes))
 			}
@@ -184,7 +184,7 @@ func (r *redriveAnswer) print(w io.Writer) error {
 		namedLine(w, "dead", count(r.Dead, "event", "events"))
 	}
 	for _, reason := range r.Reasons {
-		namedLine(w, "", fmt.Sprintf("%d: %s", reason.Count, harmless(reason.Reason)))
+		namedLine(w, "", fmt.Sprintf("%d: %s", reason.Count, app.Printable(reason.Reason)))
 	}
 	return nil
 }

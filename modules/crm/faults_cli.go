@@ -95,7 +95,7 @@ func askFaults(cmd *cobra.Command, connect func() (*app.Client, error), method s
 				raw, _ := json.Marshal(value) // it came as JSON
 				text = string(raw)
 			}
-			namedLine(w, name, harmless(text))
+			namedLine(w, name, app.Printable(text))
 		}
 		if n > 0 {
 			return nil

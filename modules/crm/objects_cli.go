@@ -98,27 +98,27 @@ func known(text *string) string {
 	if text == nil {
 		return ""
 	}
-	return harmless(*text)
+	return app.Printable(*text)
 }
 
 func (u *userAnswer) print(w io.Writer) {
-	namedLine(w, "user", harmless(u.ID))
-	namedLine(w, "last name", harmless(u.LastName))
+	namedLine(w, "user", app.Printable(u.ID))
+	namedLine(w, "last name", app.Printable(u.LastName))
 	namedLine(w, "first name", known(u.FirstName))
-	namedLine(w, "e-mail", harmless(u.Email))
+	namedLine(w, "e-mail", app.Printable(u.Email))
 	if u.LastTripID != nil {
-		namedLine(w, "last trip", fmt.Sprintf("%s, %s, %s", known(u.LastTripID), orDash(known(u.LastTripType)), harmless(u.LastTripDate)))
+		namedLine(w, "last trip", fmt.Sprintf("%s, %s, %s", known(u.LastTripID), app.OrDash(known(u.LastTripType)), app.Printable(u.LastTripDate)))
 	}
 }
 
 func (t *tripAnswer) print(w io.Writer) {
-	namedLine(w, "trip", harmless(t.ID))
-	namedLine(w, "user", harmless(t.UserID))
-	namedLine(w, "type", harmless(t.Type))
+	namedLine(w, "trip", app.Printable(t.ID))
+	namedLine(w, "user", app.Printable(t.UserID))
+	namedLine(w, "type", app.Printable(t.Type))
 	namedLine(w, "from", known(t.From))
 	namedLine(w, "to", known(t.To))
 	namedLine(w, "price", fmt.Sprint(t.Price))
-	namedLine(w, "begins", harmless(t.StartDate))
+	namedLine(w, "begins", app.Printable(t.StartDate))
 	namedLine(w, "ends", known(t.EndDate))
 }
 
@@ -136,7 +136,7 @@ func objectTable(w io.Writer, k kind) (func(json.RawMessage) error, func() error
 			if u.LastTripID == nil {
 				date = ""
 			}
-			_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", harmless(u.ID), orDash(u.LastName), orDash(known(u.FirstName)), orDash(u.Email), orDash(known(u.LastTripID)), orDash(known(u.LastTripType)), orDash(date))
+			_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", app.Printable(u.ID), app.OrDash(u.LastName), app.OrDash(known(u.FirstName)), app.OrDash(u.Email), app.OrDash(known(u.LastTripID)), app.OrDash(known(u.LastTripType)), app.OrDash(date))
 			return err
 		}, table.Flush
 	}
@@ -146,7 +146,7 @@ func objectTable(w io.Writer, k kind) (func(json.RawMessage) error, func() error
 		if err := json.Unmarshal(raw, &t); err != nil {
 			return fmt.Errorf("read a trip: %w", err)
 		}
-		_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%v\t%s\t%s\n", harmless(t.ID), orDash(t.UserID), orDash(t.Type), orDash(t.StartDate), orDash(known(t.EndDate)), t.Price, orDash(known(t.From)), orDash(known(t.To)))
+		_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%v\t%s\t%s\n", app.Printable(t.ID), app.OrDash(t.UserID), app.OrDash(t.Type), app.OrDash(t.StartDate), app.OrDash(known(t.EndDate)), t.Price, app.OrDash(known(t.From)), app.OrDash(known(t.To)))
 		return err
 	}, table.Flush
 }

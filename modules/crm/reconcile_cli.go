@@ -45,7 +45,7 @@ func (r *Reconciliation) print(w io.Writer) error {
 	}
 	err := table.Flush()
 	for _, d := range r.Differences {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", d.Kind, harmless(d.ID), d.What, strings.Join(d.Fields, ", "))
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", d.Kind, app.Printable(d.ID), d.What, strings.Join(d.Fields, ", "))
 	}
 	if r.Truncated {
 		_, _ = fmt.Fprintln(table, "…")
@@ -96,7 +96,7 @@ func (b *backfillAnswer) line() string {
 		text += fmt.Sprintf(", %s and %s marked", count(b.Users, "user", "users"), count(b.Trips, "trip", "trips"))
 	}
 	if b.Reason != "" {
-		text += ": " + harmless(b.Reason)
+		text += ": " + app.Printable(b.Reason)
 	}
 	return text
 }

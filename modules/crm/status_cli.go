@@ -98,13 +98,13 @@ type statusAnswer struct {
 func (s *statusAnswer) print(w io.Writer) error {
 	namedLine(w, "state", strings.ReplaceAll(s.State, "_", " "))
 	for _, reason := range s.Reasons {
-		namedLine(w, "", harmless(reason))
+		namedLine(w, "", app.Printable(reason))
 	}
 	breaker := s.CRM.Breaker
 	if s.CRM.Until != nil {
 		breaker += ", next call at " + shortTime(s.CRM.Until)
 	}
-	namedLine(w, "CRM", harmless(s.CRM.Address))
+	namedLine(w, "CRM", app.Printable(s.CRM.Address))
 	namedLine(w, "breaker", breaker)
 	namedLine(w, "known", fmt.Sprintf("%s, %s", count(s.Users, "user", "users"), count(s.Trips, "trip", "trips")))
 	toSend := fmt.Sprintf("%s of %s", count(s.Dirty.Objects, "object", "objects"), count(s.Dirty.Units, "user", "users"))
@@ -136,13 +136,13 @@ func (s *statusAnswer) tables(w io.Writer) (failed []error) {
 	for _, from := range s.Sources {
 		state := from.State
 		if from.Reason != "" {
-			state += " (" + harmless(from.Reason) + ")"
+			state += " (" + app.Printable(from.Reason) + ")"
 		}
 		if len(from.Partitions) == 0 {
-			_, _ = fmt.Fprintf(table, "%s\t%s\t-\t-\t-\t%d\t-\n", harmless(from.Source), state, from.Lag)
+			_, _ = fmt.Fprintf(table, "%s\t%s\t-\t-\t-\t%d\t-\n", app.Printable(from.Source), state, from.Lag)
 		}
 		for _, p := range from.Partitions {
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", harmless(from.Source), state, harmless(p.Topic), p.Partition, p.Position, p.Lag, shortTime(p.At))
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", app.Printable(from.Source), state, app.Printable(p.Topic), p.Partition, p.Position, p.Lag, shortTime(p.At))
 		}
 	}
 	failed = append(failed, table.Flush())
@@ -150,7 +150,7 @@ func (s *statusAnswer) tables(w io.Writer) (failed []error) {
 		begin("LOG\tEVENTS\tPLACE\tLAST EVENT")
 	}
 	for _, p := range s.Positions {
-		_, _ = fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", harmless(p.Log), p.Events, p.Seq, shortTime(p.At))
+		_, _ = fmt.Fprintf(table, "%s\t%d\t%d\t%s\n", app.Printable(p.Log), p.Events, p.Seq, shortTime(p.At))
 	}
 	failed = append(failed, table.Flush())
 	if len(s.CRM.Calls) > 0 {

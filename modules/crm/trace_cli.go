@@ -1,12 +1,10 @@
 package crm
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -71,7 +69,7 @@ func (t *traceAnswer) print(w io.Writer) error {
 	namedLine(w, "state", strings.ReplaceAll(t.State, "_", " "))
 	at := map[string]string{"unknown": "never sent", "tried": "its creation was tried", "there": "there"}[t.AtCRM]
 	if t.CRMID != "" {
-		at += " as " + harmless(t.CRMID)
+		at += " as " + app.Printable(t.CRMID)
 	}
 	if t.SentAt != nil {
 		at += ", sent at " + shortTime(t.SentAt)
@@ -86,9 +84,9 @@ func (t *traceAnswer) print(w io.Writer) error {
 	if t.NextAttemptAt != nil {
 		namedLine(w, "next attempt", fmt.Sprintf("%s, after %d that failed", shortTime(t.NextAttemptAt), t.Attempts))
 	}
-	namedLine(w, "last error", harmless(t.LastError))
-	namedLine(w, "refused", harmless(t.Refusal))
-	namedLine(w, "newest event", fmt.Sprintf("%s, %s place %d", shortTime(&t.At), harmless(t.Log), t.Seq))
+	namedLine(w, "last error", app.Printable(t.LastError))
+	namedLine(w, "refused", app.Printable(t.Refusal))
+	namedLine(w, "newest event", fmt.Sprintf("%s, %s place %d", shortTime(&t.At), app.Printable(t.Log), t.Seq))
 	_, err := fmt.Fprintln(w)
 	return err
 }
@@ -107,26 +105,7 @@ func traceTable(w io.Writer) (func(json.RawMessage) error, func() error) {
 		if err := json.Unmarshal(raw, &e); err != nil {
 			return fmt.Errorf("read an entry: %w", err)
 		}
-		_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", e.Time.UTC().Format("2006-01-02T15:04:05.000000Z"), harmless(e.Event), orDash(e.Trip[:min(len(e.Trip), 8)]), details(e.Data))
+		_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", e.Time.UTC().Format("2006-01-02T15:04:05.000000Z"), app.Printable(e.Event), app.OrDash(e.Trip[:min(len(e.Trip), 8)]), app.Members(e.Data))
 		return err
 	}, table.Flush
-}
-
-// details writes the members of an object as name=value, by name.
-func details(data json.RawMessage) string {
-	var members map[string]json.RawMessage
-	if len(data) == 0 || json.Unmarshal(data, &members) != nil {
-		return harmless(string(data))
-	}
-	parts := make([]string, 0, len(members))
-	for name, raw := range members {
-		value := string(raw)
-		var text string
-		if json.Unmarshal(raw, &text) == nil {
-			value = text
-		}
-		parts = append(parts, harmless(name+"="+value))
-	}
-	slices.SortFunc(parts, cmp.Compare[string])
-	return strings.Join(parts, " ")
 }

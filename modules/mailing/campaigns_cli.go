@@ -63,14 +63,14 @@ func (c *campaignLine) picks() string {
 	if len(parts) == 0 {
 		return "everyone"
 	}
-	return plainLine(strings.Join(parts, " and "))
+	return app.Printable(strings.Join(parts, " and "))
 }
 
 func (c *campaignLine) hours() string {
 	if c.Window == nil {
 		return "always"
 	}
-	return plainLine(c.Window.From + "-" + c.Window.To)
+	return app.Printable(c.Window.From + "-" + c.Window.To)
 }
 
 // utc is a time for people, to the second; a dash for none.
@@ -150,7 +150,7 @@ func campaignTable(w io.Writer) (func(json.RawMessage) error, func() error) {
 		if err := json.Unmarshal(raw, &c); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, plainLine(c.Status), utc(&c.StartAt), utc(&c.EndAt), c.hours(), c.picks(), plainLine(c.Name))
+		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, app.Printable(c.Status), utc(&c.StartAt), utc(&c.EndAt), c.hours(), c.picks(), app.Printable(c.Name))
 		return err
 	}, table.Flush
 }
@@ -163,9 +163,9 @@ func printCampaign(w io.Writer, c *campaignLine) {
 		}
 	}
 	line("id", strconv.FormatInt(c.ID, 10))
-	line("name", plainLine(c.Name))
-	line("status", plainLine(c.Status))
-	line("text", plainLine(c.Text))
+	line("name", app.Printable(c.Name))
+	line("status", app.Printable(c.Status))
+	line("text", app.Printable(c.Text))
 	line("start", utc(&c.StartAt))
 	line("end", utc(&c.EndAt))
 	line("window", c.hours())
@@ -333,7 +333,7 @@ func campaignsTurn(connect func() (*app.Client, error), name, short, more string
 		Example: "  app mailing campaigns " + name + " 1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return askCampaign(cmd, connect, http.MethodPost, args[0], "/"+name, nil, func(w io.Writer, c *campaignLine) {
-				_, _ = fmt.Fprintf(w, "campaign %d is %s\n", c.ID, plainLine(c.Status))
+				_, _ = fmt.Fprintf(w, "campaign %d is %s\n", c.ID, app.Printable(c.Status))
 			})
 		}}
 }
@@ -382,7 +382,7 @@ func printPreview(w io.Writer, p *CampaignPreview) {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		_, _ = fmt.Fprintln(table, "\nTIME ZONE\tCLIENTS\tREACHED FROM")
 		for _, z := range p.Zones {
-			_, _ = fmt.Fprintf(table, "%s\t%d\t%s\n", plainLine(z.Timezone), z.Clients, utc((*time.Time)(z.OpensAt)))
+			_, _ = fmt.Fprintf(table, "%s\t%d\t%s\n", app.Printable(z.Timezone), z.Clients, utc((*time.Time)(z.OpensAt)))
 		}
 		_ = table.Flush()
 	}
@@ -392,9 +392,9 @@ func printPreview(w io.Writer, p *CampaignPreview) {
 		for _, c := range p.Clients {
 			reached := utc((*time.Time)(c.ReachedAt))
 			if c.Reason != "" {
-				reached = "not: " + plainLine(c.Reason)
+				reached = "not: " + app.Printable(c.Reason)
 			}
-			_, _ = fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\n", c.ClientID, plainLine(c.PhoneNumber), plainLine(c.Timezone), reached, plainLine(shorten(c.Text, 60)))
+			_, _ = fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\n", c.ClientID, app.Printable(c.PhoneNumber), app.Printable(c.Timezone), reached, app.Printable(shorten(c.Text, 60)))
 		}
 		_ = table.Flush()
 	}
@@ -407,7 +407,7 @@ func campaignsStats(connect func() (*app.Client, error)) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {
 			return askCampaign(cmd, connect, http.MethodGet, args[0], "/stats", nil, func(w io.Writer, s *CampaignDetailStats) {
-				_, _ = fmt.Fprintf(w, "%-9s %s\n%-9s %d\n", "status", plainLine(s.Status), "total", s.Total)
+				_, _ = fmt.Fprintf(w, "%-9s %s\n%-9s %d\n", "status", app.Printable(s.Status), "total", s.Total)
 				for i, n := range s.ByStatus.list() {
 					_, _ = fmt.Fprintf(w, "%-9s %d\n", messageStatusNames[i], n)
 				}
@@ -492,7 +492,7 @@ func messageTable(w io.Writer) (func(json.RawMessage) error, func() error) {
 		if s, ok := parseMessageStatus(m.Status); ok && !s.final() {
 			due = utc((*time.Time)(&m.DueAt))
 		}
-		_, err := fmt.Fprintf(table, "%d\t%d\t%s\t%d\t%s\t%s\t%s\n", m.ID, m.ClientID, plainLine(m.Status), m.Attempts, utc((*time.Time)(m.SentAt)), due, plainLine(m.LastError))
+		_, err := fmt.Fprintf(table, "%d\t%d\t%s\t%d\t%s\t%s\t%s\n", m.ID, m.ClientID, app.Printable(m.Status), m.Attempts, utc((*time.Time)(m.SentAt)), due, app.Printable(m.LastError))
 		return err
 	}, table.Flush
 }
@@ -505,7 +505,7 @@ func campaignsFailures(connect func() (*app.Client, error)) *cobra.Command {
 				table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				_, _ = fmt.Fprintln(table, "MESSAGES\tSTATUS\tFOR ONE\tREASON")
 				for _, r := range f.Reasons {
-					_, _ = fmt.Fprintf(table, "%d\t%s\t%d\t%s\n", r.Messages, plainLine(r.Status), r.MessageID, plainLine(r.LastError))
+					_, _ = fmt.Fprintf(table, "%d\t%s\t%d\t%s\n", r.Messages, app.Printable(r.Status), r.MessageID, app.Printable(r.LastError))
 				}
 				_ = table.Flush()
 				if f.More {

@@ -134,7 +134,7 @@ func campaignBar(s *CampaignDetailStats, width int) string {
 	if s.Total > 0 {
 		done = final * 100 / s.Total
 	}
-	fmt.Fprintf(&b, "%3d%%  %s  %d of %d", done, plainLine(s.Status), final, s.Total)
+	fmt.Fprintf(&b, "%3d%%  %s  %d of %d", done, app.Printable(s.Status), final, s.Total)
 	for i, n := range by.list() {
 		if n > 0 {
 			fmt.Fprintf(&b, ", %s %d", messageStatusNames[i], n)

@@ -61,7 +61,7 @@ func (c *clientAnswerLine) number() string {
 	if c.PhoneNumber == "" {
 		return "(erased)"
 	}
-	return plainLine(c.PhoneNumber)
+	return app.Printable(c.PhoneNumber)
 }
 
 func clientsList(connect func() (*app.Client, error)) *cobra.Command {
@@ -94,7 +94,7 @@ func clientTable(w io.Writer) (func(json.RawMessage) error, func() error) {
 		if err := json.Unmarshal(raw, &c); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%d\t%s\n", c.ID, c.number(), plainLine(c.OperatorCode), plainLine(c.Tag), plainLine(c.Timezone), len(c.Attributes),
+		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%d\t%s\n", c.ID, c.number(), app.Printable(c.OperatorCode), app.Printable(c.Tag), app.Printable(c.Timezone), len(c.Attributes),
 			c.CreatedAt.UTC().Format(time.RFC3339))
 		return err
 	}, table.Flush
@@ -117,15 +117,15 @@ func printClient(cmd *cobra.Command, raw json.RawMessage) error {
 	line := func(name, value string) { _, _ = fmt.Fprintf(w, "%-14s %s\n", name, value) }
 	line("id", strconv.FormatInt(c.ID, 10))
 	line("phone number", c.number())
-	line("operator code", plainLine(c.OperatorCode))
-	line("tag", plainLine(c.Tag))
-	line("time zone", plainLine(c.Timezone))
+	line("operator code", app.Printable(c.OperatorCode))
+	line("tag", app.Printable(c.Tag))
+	line("time zone", app.Printable(c.Timezone))
 	for _, name := range slices.Sorted(maps.Keys(c.Attributes)) {
 		value, err := json.Marshal(c.Attributes[name])
 		if err != nil {
 			return err
 		}
-		line("attribute", plainLine(name+" = "+string(value)))
+		line("attribute", app.Printable(name+" = "+string(value)))
 	}
 	line("created", c.CreatedAt.UTC().Format(time.RFC3339))
 	line("changed", c.UpdatedAt.UTC().Format(time.RFC3339))
@@ -198,7 +198,7 @@ func clientsDelete(connect func() (*app.Client, error)) *cobra.Command {
 		}
 		for _, id := range args {
 			if err := c.Do(cmd.Context(), http.MethodDelete, "/mailing/clients/"+url.PathEscape(id), nil, nil, nil); err != nil {
-				return fmt.Errorf("client %s: %w", plainLine(id), err)
+				return fmt.Errorf("client %s: %w", app.Printable(id), err)
 			}
 		}
 		return nil
@@ -317,7 +317,7 @@ func followImport(cmd *cobra.Command, stream io.Reader, sent *countedReader, all
 			}
 			switch {
 			case !*a.Done && a.Error != nil:
-				return fmt.Errorf("the import broke off after line %d: %s", a.Line, plainLine(a.Error.Message))
+				return fmt.Errorf("the import broke off after line %d: %s", a.Line, app.Printable(a.Error.Message))
 			case !*a.Done:
 				return fmt.Errorf("the import broke off after line %d", a.Line)
 			case a.Failed > 0 && !allow:
@@ -328,10 +328,10 @@ func followImport(cmd *cobra.Command, stream io.Reader, sent *countedReader, all
 		case a.Error != nil:
 			where := fmt.Sprintf("line %d: ", a.Error.Line)
 			if a.Error.Field != "" {
-				where += plainLine(a.Error.Field) + " "
+				where += app.Printable(a.Error.Field) + " "
 			}
 			_, _ = fmt.Fprint(bar, "\r\x1b[K")
-			_, _ = fmt.Fprintln(complaints, where+plainLine(a.Error.Message))
+			_, _ = fmt.Fprintln(complaints, where+app.Printable(a.Error.Message))
 		default:
 			_, _ = fmt.Fprintf(bar, "\r%s\x1b[K", importBar(&a, sent.read.Load(), sent.total))
 		}

@@ -1,7 +1,6 @@
 package mailing
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,10 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -196,8 +193,8 @@ func (l *logLines) write(fresh []logAnswer) error {
 		_, _ = fmt.Fprintf(table, "%-27s\t%-21s\t%-9s\t%-9s\t%-9s\tDETAILS\n", "TIME", "EVENT", "CAMPAIGN", "MESSAGE", "CLIENT")
 	}
 	for _, e := range fresh {
-		_, _ = fmt.Fprintf(table, "%-27s\t%-21s\t%-9s\t%-9s\t%-9s\t%s\n", e.Time.UTC().Format("2006-01-02T15:04:05.000000Z"), plainLine(e.Event),
-			idOrDash(e.CampaignID), idOrDash(e.MessageID), idOrDash(e.ClientID), detailsOf(e.Data))
+		_, _ = fmt.Fprintf(table, "%-27s\t%-21s\t%-9s\t%-9s\t%-9s\t%s\n", e.Time.UTC().Format("2006-01-02T15:04:05.000000Z"), app.Printable(e.Event),
+			idOrDash(e.CampaignID), idOrDash(e.MessageID), idOrDash(e.ClientID), app.Members(e.Data))
 	}
 	return table.Flush()
 }
@@ -233,33 +230,4 @@ func idOrDash(id int64) string {
 		return "-"
 	}
 	return fmt.Sprint(id)
-}
-
-// detailsOf writes the members of an object as name=value, by name.
-func detailsOf(data json.RawMessage) string {
-	var members map[string]json.RawMessage
-	if len(data) == 0 || json.Unmarshal(data, &members) != nil {
-		return plainLine(string(data))
-	}
-	parts := make([]string, 0, len(members))
-	for name, raw := range members {
-		value := string(raw)
-		var text string
-		if json.Unmarshal(raw, &text) == nil {
-			value = text
-		}
-		parts = append(parts, plainLine(name+"="+value))
-	}
-	slices.SortFunc(parts, cmp.Compare[string])
-	return strings.Join(parts, " ")
-}
-
-// plainLine is text in one line, without what would control a terminal.
-func plainLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
-			return '·'
-		}
-		return r
-	}, text)
 }

@@ -128,9 +128,9 @@ func (b *board) draw(now time.Time, width, height int, p paint) []string {
 	lines := []string{strings.Join(head, "   ")}
 	switch {
 	case b.link != "":
-		lines = append(lines, p.text(colourRed, shorten(harmless(b.link), width)))
+		lines = append(lines, p.text(colourRed, shorten(app.Printable(b.link), width)))
 	case b.trouble != "":
-		lines = append(lines, p.text(colourRed, shorten(harmless(b.trouble), width)))
+		lines = append(lines, p.text(colourRed, shorten(app.Printable(b.trouble), width)))
 	case b.more:
 		lines = append(lines, fmt.Sprintf("There are more; these are the newest %d.", len(b.calls)))
 	default:
@@ -146,7 +146,7 @@ func (b *board) draw(now time.Time, width, height int, p paint) []string {
 		}
 		c := &b.calls[i]
 		age := max(now.Sub(c.CreatedAt).Seconds(), 0)
-		line := row(c.State, harmless(c.CallID), orDash(c.TheirNumber), orDash(c.Queue), duration(&age))
+		line := row(c.State, app.Printable(c.CallID), app.OrDash(c.TheirNumber), app.OrDash(c.Queue), duration(&age))
 		if n := len(c.State); len(line) >= n {
 			line = p.text(stateColours[c.State], line[:n]) + line[n:]
 		}

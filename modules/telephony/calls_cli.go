@@ -11,7 +11,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -61,25 +60,6 @@ func (p paint) text(colour, text string) string {
 		return text
 	}
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
-}
-
-// harmless is a foreign text in one line, without what would control a
-// terminal or turn the direction of writing.
-func harmless(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
-			return '·'
-		}
-		return r
-	}, text)
-}
-
-// orDash shows that there is nothing.
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return harmless(text)
 }
 
 // duration shows seconds for people: 4.2s, 1m05s, 2h03m. Nil is a dash.
@@ -189,8 +169,8 @@ func callTable(w io.Writer) (func(json.RawMessage) error, func() error) {
 		if err := json.Unmarshal(raw, &c); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", harmless(c.CallID), p.text(stateColours[c.State], c.State), orDash(c.Outcome), orDash(c.Direction),
-			orDash(c.TheirNumber), orDash(c.Queue), shortTime(c.CreatedAt), duration(c.Wait), duration(c.Talk))
+		_, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", app.Printable(c.CallID), p.text(stateColours[c.State], c.State), app.OrDash(c.Outcome), app.OrDash(c.Direction),
+			app.OrDash(c.TheirNumber), app.OrDash(c.Queue), shortTime(c.CreatedAt), duration(c.Wait), duration(c.Talk))
 		return err
 	}, table.Flush
 }
@@ -243,13 +223,13 @@ func printCall(w io.Writer, c *callAnswer) {
 			_, _ = fmt.Fprintf(w, "%-12s %s\n", name, value)
 		}
 	}
-	line("call", harmless(c.CallID))
+	line("call", app.Printable(c.CallID))
 	line("state", state)
 	line("direction", c.Direction)
-	line("their number", harmless(c.TheirNumber))
-	line("our number", harmless(c.OurNumber))
-	line("queue", harmless(c.Queue))
-	line("code", harmless(c.Code))
+	line("their number", app.Printable(c.TheirNumber))
+	line("our number", app.Printable(c.OurNumber))
+	line("queue", app.Printable(c.Queue))
+	line("code", app.Printable(c.Code))
 	line("began", shortTime(c.CreatedAt))
 	line("last event", shortTime(c.UpdatedAt))
 	if c.Wait != nil {
@@ -261,16 +241,16 @@ func printCall(w io.Writer, c *callAnswer) {
 	if d := c.Delegation; d != nil {
 		text := d.State
 		if d.Destination != "" {
-			text += " to " + harmless(d.Destination)
+			text += " to " + app.Printable(d.Destination)
 		}
 		text += fmt.Sprintf(", %s customer, attempts %d", d.Customer, d.Attempts)
 		if d.Detail != "" {
-			text += ": " + harmless(d.Detail)
+			text += ": " + app.Printable(d.Detail)
 		}
 		line("delegation", text)
 	}
 	for _, a := range c.Actors {
-		text := fmt.Sprintf("%s: rang %d, did not answer %d, answered %d", harmless(a.Actor), a.Rings, a.NoAnswers, a.Answers)
+		text := fmt.Sprintf("%s: rang %d, did not answer %d, answered %d", app.Printable(a.Actor), a.Rings, a.NoAnswers, a.Answers)
 		if a.Talk != nil && a.Answers > 0 {
 			text += ", talked " + duration(a.Talk)
 		}
@@ -292,12 +272,12 @@ func recordingLines(call string) func(w io.Writer) (func(json.RawMessage) error,
 			if err := json.Unmarshal(raw, &r); err != nil {
 				return err
 			}
-			text := harmless(r.URL)
+			text := app.Printable(r.URL)
 			switch {
 			case r.State == "kept":
 				text = fmt.Sprintf("kept, %d bytes: %s/recordings/%d", r.Size, call, r.ID)
 			case r.State != "link":
-				text = strings.TrimSpace(fmt.Sprintf("%s %s %s", r.State, harmless(r.Detail), text))
+				text = strings.TrimSpace(fmt.Sprintf("%s %s %s", r.State, app.Printable(r.Detail), text))
 			}
 			_, err := fmt.Fprintf(w, "%-12s %s\n", "recording", text)
 			return err
@@ -333,7 +313,7 @@ func (e *loggedAnswer) read(raw []byte) error {
 func (e *loggedAnswer) text(name string) string {
 	switch v := e.fields[name].(type) {
 	case string:
-		return harmless(v)
+		return app.Printable(v)
 	case json.Number:
 		return v.String()
 	}
@@ -401,7 +381,7 @@ func printAnswer(cmd *cobra.Command, raw json.RawMessage, names ...string) error
 	for _, name := range names {
 		switch v := members[name].(type) {
 		case string, json.Number, bool:
-			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-12s %s\n", strings.ReplaceAll(name, "_", " "), harmless(fmt.Sprint(v))); err != nil {
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-12s %s\n", strings.ReplaceAll(name, "_", " "), app.Printable(fmt.Sprint(v))); err != nil {
 				return err
 			}
 		}

@@ -73,7 +73,7 @@ func followRebuild(stream io.Reader, out, bar io.Writer, lines bool) error {
 			if !lines {
 				_, _ = fmt.Fprintln(bar)
 			}
-			return fmt.Errorf("rebuild failed: %s", harmless(a.Error))
+			return fmt.Errorf("rebuild failed: %s", app.Printable(a.Error))
 		case a.Seconds != nil:
 			if lines {
 				return nil

@@ -130,9 +130,9 @@ func (t statTable) label(s *statAnswer) string {
 		case by == "queue" && s.Queue != nil && *s.Queue == "":
 			text = "(none)"
 		case by == "queue" && s.Queue != nil:
-			text = harmless(*s.Queue)
+			text = app.Printable(*s.Queue)
 		case by == "actor" && s.Actor != nil:
-			text = harmless(*s.Actor)
+			text = app.Printable(*s.Actor)
 		}
 		parts = append(parts, text)
 	}

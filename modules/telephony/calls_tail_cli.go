@@ -160,7 +160,7 @@ func (s *callStream) connection(ctx context.Context, tell func(tailNote) error) 
 		case frame.Event == "CallEvent" && frame.Status == "Ok":
 			err = tell(tailNote{Event: frame.Data})
 		case frame.Status == "Failed":
-			err = fmt.Errorf("the server does not tell of events: %s", harmless(string(frame.Data)))
+			err = fmt.Errorf("the server does not tell of events: %s", app.Printable(string(frame.Data)))
 		}
 		if err != nil {
 			return up, &tailEnd{err}
@@ -200,7 +200,7 @@ func refusal(resp *http.Response, err error) error {
 	if resp.Body != nil {
 		defer resp.Body.Close()
 		if json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&p) == nil && p.Detail != "" {
-			text = fmt.Sprintf("%s (%d)", harmless(p.Detail), resp.StatusCode)
+			text = fmt.Sprintf("%s (%d)", app.Printable(p.Detail), resp.StatusCode)
 		}
 	}
 	if resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusRequestTimeout && resp.StatusCode != http.StatusTooManyRequests {
@@ -214,7 +214,7 @@ func plainClose(err error) error {
 	var closed websocket.CloseError
 	switch {
 	case errors.As(err, &closed) && closed.Reason != "":
-		return errors.New(harmless(closed.Reason))
+		return errors.New(app.Printable(closed.Reason))
 	case errors.As(err, &closed):
 		return fmt.Errorf("the server closed the connection (%d)", int(closed.Code))
 	case errors.Is(err, io.EOF):
@@ -266,7 +266,7 @@ func eventLine(p paint, raw json.RawMessage) (string, error) {
 		when = at.UTC().Format("2006-01-02 15:04:05.000")
 	}
 	kind := e.text("type")
-	line := fmt.Sprintf("%s  %s  %s  %s", p.text(colourGrey, when), p.text(kindColour(kind), fmt.Sprintf("%-24s", kind)), orDash(e.Call), e.tells())
+	line := fmt.Sprintf("%s  %s  %s  %s", p.text(colourGrey, when), p.text(kindColour(kind), fmt.Sprintf("%-24s", kind)), app.OrDash(e.Call), e.tells())
 	return strings.TrimRight(line, " "), nil
 }
 
