@@ -15,16 +15,18 @@ const (
 	// floodRequests that wait for the disk at once are more than a machine with
 	// time to spare lets gather.
 	floodRequests = 32
-	// floodRest bounds one rest in a flood, and floodTime how long a flood may
-	// hold storing back.
-	floodRest = 500 * time.Millisecond
-	floodTime = 10 * time.Second
+	// floodRests is how much longer than its work a worker rests in a flood,
+	// floodRest bounds one rest, and floodTime how long a flood may hold storing
+	// back.
+	floodRests = 39
+	floodRest  = time.Second
+	floodTime  = 10 * time.Second
 )
 
 // flood decides how much of its time storing takes. Answering goes first: the
 // bus keeps what was accepted, and a peak can be stored after it. So storing
 // takes all its time when no events come in, about a third while they do, and a
-// tenth in a flood, for at most floodTime of it: then it catches up before it
+// fortieth in a flood, for at most floodTime of it: then it catches up before it
 // stands back again. It is safe for concurrent use.
 type flood struct {
 	mu      sync.Mutex
@@ -65,7 +67,7 @@ func (f *flood) rest(now time.Time, took time.Duration, full bool) time.Duration
 		f.since = time.Time{}
 	}
 	if peak >= floodRequests && now.Sub(f.since) < floodTime {
-		return min(9*took, floodRest)
+		return min(floodRests*took, floodRest)
 	}
 	if full {
 		return min(2*took, longestRest)

@@ -28,13 +28,13 @@ func TestStoringStandsBackForRequests(t *testing.T) {
 		{"nothing came yet", 0, 0, false, 0},
 		{"a request came, the batch was small", 1, 0, false, 2 * took},
 		{"a request came, the batch was full", 1, 0, true, 2 * took},
-		{"a flood", floodRequests, 0, true, 9 * took},
-		{"the flood goes on", floodRequests, floodTime - time.Millisecond, true, 9 * took},
+		{"a flood", floodRequests, 0, true, floodRests * took},
+		{"the flood goes on", floodRequests, floodTime - time.Millisecond, true, floodRests * took},
 		{"it has held storing back long enough", floodRequests, floodTime, true, 2 * took},
 		{"a pause with a backlog does not begin another", 1, floodTime, true, 2 * took},
 		{"nor does the next wave", floodRequests, floodTime, true, 2 * took},
 		{"the backlog is stored", 1, floodTime, false, 2 * took},
-		{"another flood", floodRequests, floodTime, true, 9 * took},
+		{"another flood", floodRequests, floodTime, true, floodRests * took},
 	} {
 		at := start.Add(step.after)
 		requests(step.requests, at)

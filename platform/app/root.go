@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -30,11 +29,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer, modules 
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	if os.Getenv("GOGC") == "" {
-		// Much of what lives is caches of the bus: letting the heap double would
-		// double them. It costs a few per cent of the CPU at full load.
-		debug.SetGCPercent(50)
-	}
+	paceCollector()
 	root := rootCommand(modules)
 	root.SetArgs(args)
 	root.SetOut(stdout)
