@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"time"
 )
 
 const (
@@ -12,38 +13,56 @@ const (
 	// in per cent of what lives. Much of that is caches of the bus: letting the
 	// heap double would double them.
 	heapShare = 50
-	// heapRoom is how much it may grow in any case. A small heap would be collected
-	// many times a second under load, at a tenth of the CPU.
-	heapRoom = 24 << 20
+	// A small heap under load would be collected dozens of times a second, at a
+	// tenth of the CPU. So it may grow by more, up to heapRoom bytes, where
+	// collections follow each other sooner than collectEvery.
+	heapRoom     = 24 << 20
+	collectEvery = 200 * time.Millisecond
 )
 
-// paceCollector has the garbage collector follow these two. GOGC has the say if
-// it is set.
+// heapPace is how much the heap may grow from one collection to the next.
+type heapPace struct {
+	at      time.Time // of the last collection
+	room    float64   // bytes
+	percent int       // for the collector
+}
+
+// paceCollector has the garbage collector work at that pace, if GOGC does not
+// say otherwise.
 func paceCollector() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(heapShare)
-		paceNext(heapShare)
+		(&heapPace{at: time.Now(), percent: heapShare}).wait()
 	}
 }
 
-// paceNext sets the percentage anew after each collection: an object that nobody
-// holds ends with one.
-func paceNext(percent int) {
-	type mark struct{ _ *byte } // holds a pointer, so that it shares its block with no other object
-	runtime.AddCleanup(&mark{}, func(was int) {
+// wait has collected called after the next collection: it ends an object that
+// nobody holds.
+func (p *heapPace) wait() {
+	type mark struct{ _ *byte } // with a pointer, for small objects without one share a block
+	runtime.AddCleanup(&mark{}, func(p *heapPace) {
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		metrics.Read(live)
-		next := heapPercent(live[0].Value.Uint64())
-		if next != was {
-			debug.SetGCPercent(next)
+		if p.collected(time.Now(), live[0].Value.Uint64()) {
+			debug.SetGCPercent(p.percent)
 		}
-		paceNext(next)
-	}, percent)
+		p.wait()
+	}, p)
 }
 
-// heapPercent is the percentage for a heap of which so much lives, in coarse
-// steps, for setting it stops the world.
-func heapPercent(live uint64) int {
-	percent := int(heapRoom * 100 / max(live, 1<<20))
-	return max(percent-percent%10, heapShare)
+// collected sets the pace after a collection that left so much alive, and tells
+// whether the percentage has changed: in steps, for setting it stops the world.
+func (p *heapPace) collected(now time.Time, live uint64) bool {
+	took := max(now.Sub(p.at), time.Millisecond)
+	share := float64(live) * heapShare / 100
+	// What grows in that time, but not much more than before: a start is no load.
+	room := min(p.room*float64(collectEvery)/float64(took), p.room*5/4, heapRoom)
+	p.at, p.room = now, max(room, share)
+	percent := heapShare
+	if live > 0 {
+		percent = max(int(p.room*100/float64(live))/10*10, heapShare)
+	}
+	changed := percent != p.percent
+	p.percent = percent
+	return changed
 }
