@@ -178,7 +178,7 @@ func TestClientsAreMadeReadChangedAndDeleted(t *testing.T) {
 		if err := b.log.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		page, err := b.log.Find(t.Context(), eventlog.Query{Ref: eventlog.Ref{Kind: "client", ID: "2"}})
+		page, err := b.log.Find(t.Context(), eventlog.Query{Ref: eventlog.SerialRef(refClient, 2)})
 		if err != nil || len(page.Entries) != 2 || page.Entries[0].Event != "client.deleted" || page.Entries[1].Event != "client.created" {
 			t.Errorf("the log of a client: %+v (%v)", page.Entries, err)
 		}

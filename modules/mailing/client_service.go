@@ -284,7 +284,7 @@ func (s *clientService) note(ctx context.Context, event string, ids ...int64) er
 			e.Text = "clientId: " + strconv.FormatInt(some[0], 10)
 		}
 		for _, id := range some {
-			e.Refs = append(e.Refs, eventlog.Ref{Kind: "client", ID: strconv.FormatInt(id, 10)})
+			e.Refs = append(e.Refs, eventlog.SerialRef(refClient, id))
 		}
 		if err := s.logged.Log(ctx, e); err != nil {
 			return fmt.Errorf("log what happened to a client: %w", err)

@@ -18,12 +18,11 @@ func entryOf(event string, campaign, message, client int64, data map[string]any)
 		if ref.id == 0 {
 			continue
 		}
-		id := strconv.FormatInt(ref.id, 10)
-		e.Refs = append(e.Refs, eventlog.Ref{Kind: ref.kind, ID: id})
+		e.Refs = append(e.Refs, eventlog.SerialRef(ref.kind, ref.id))
 		if e.Text != "" {
 			e.Text += ", "
 		}
-		e.Text += ref.kind + ": " + id
+		e.Text += ref.kind + ": " + strconv.FormatInt(ref.id, 10)
 	}
 	if len(data) > 0 {
 		if raw, err := json.Marshal(data); err == nil { // numbers and texts have a JSON form

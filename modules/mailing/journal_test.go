@@ -143,7 +143,7 @@ func TestEntriesReferToWhatTheyAreAbout(t *testing.T) {
 	t.Parallel()
 	e := entryOf(eventMessageSent, 7, 12, 3, map[string]any{"attempt": 2, "seconds": 0.25})
 	if got := []any{e.Event, e.Text, string(e.Data), len(e.Refs), e.Refs[1]}; got[0] != "message.sent" || got[1] != "campaign: 7, message: 12, client: 3" ||
-		got[2] != `{"attempt":2,"seconds":0.25}` || got[3] != 3 || got[4] != (eventlog.Ref{Kind: "message", ID: "12"}) {
+		got[2] != `{"attempt":2,"seconds":0.25}` || got[3] != 3 || got[4] != eventlog.SerialRef(refMessage, 12) {
 		t.Errorf("%q", got)
 	}
 	if e := entryOf(eventSenderPaused, 0, 0, 0, nil); e.Text != "" || len(e.Refs) != 0 || e.Data != nil {

@@ -63,7 +63,7 @@ func (h *logHTTP) lookUp(ctx context.Context, kind string, in *lookUpLogInput) (
 			return nil, err
 		}
 	}
-	found, err := h.log.Find(ctx, eventlog.Query{Event: in.Event, Ref: eventlog.Ref{Kind: kind, ID: strconv.FormatInt(in.ID, 10)},
+	found, err := h.log.Find(ctx, eventlog.Query{Event: in.Event, Ref: eventlog.SerialRef(kind, in.ID),
 		From: in.From, To: in.To, After: at.After, Limit: in.Limit})
 	if err != nil {
 		return nil, err

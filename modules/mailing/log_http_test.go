@@ -61,7 +61,7 @@ func TestLogsAnswerByCampaignMessageAndClient(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 		// An import tells of many clients at once.
-		if err := d.log.Log(t.Context(), eventlog.Entry{Event: "client.created", Refs: []eventlog.Ref{{Kind: "client", ID: "70"}, {Kind: "client", ID: "71"}, {Kind: "client", ID: "72"}}}); err != nil {
+		if err := d.log.Log(t.Context(), eventlog.Entry{Event: "client.created", Refs: []eventlog.Ref{eventlog.SerialRef(refClient, 70), eventlog.SerialRef(refClient, 71), eventlog.SerialRef(refClient, 72)}}); err != nil {
 			t.Fatal(err)
 		}
 		logged(t, p, "/mailing/clients/71/log", 1)

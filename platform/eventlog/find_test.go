@@ -58,7 +58,7 @@ func TestFindFiltersAndPages(t *testing.T) {
 		start := p.now()
 		for i := range n {
 			l.log(eventlog.Entry{ID: fmt.Sprintf("%03d", i), Event: fmt.Sprint("e", i%3), Time: start.Add(time.Duration(i/4) * time.Second), // four at a time
-				Refs: []eventlog.Ref{{Kind: "room", ID: fmt.Sprint(i % 5)}}, Targets: []string{fmt.Sprint("t", i%7), "all"}})
+				Refs: []eventlog.Ref{{Kind: "room", ID: fmt.Sprint(i % 5)}, eventlog.SerialRef("shelf", int64(i%5))}, Targets: []string{fmt.Sprint("t", i%7), "all"}})
 		}
 		l.flush()
 		rapid.Check(t, func(r *rapid.T) {
@@ -71,6 +71,9 @@ func TestFindFiltersAndPages(t *testing.T) {
 			if rapid.Bool().Draw(r, "by room") {
 				room = rapid.IntRange(0, 5).Draw(r, "room")
 				q.Ref = eventlog.Ref{Kind: "room", ID: fmt.Sprint(room)}
+				if rapid.Bool().Draw(r, "by serial number") {
+					q.Ref = eventlog.SerialRef("shelf", int64(room))
+				}
 			}
 			if rapid.Bool().Draw(r, "by target") {
 				target = rapid.IntRange(0, 7).Draw(r, "target")

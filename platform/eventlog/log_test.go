@@ -34,6 +34,8 @@ func TestWhatCannotBeAnEntryIsRefused(t *testing.T) {
 		"data not JSON":      {Event: "x", Data: json.RawMessage("{")},
 		"ref without an id":  {Event: "x", Refs: []eventlog.Ref{{Kind: "room"}}},
 		"ref without a kind": {Event: "x", Refs: []eventlog.Ref{{ID: "room"}}},
+		"serial of letters":  {Event: "x", Refs: []eventlog.Ref{{Kind: "room", ID: "7a", Serial: true}}},
+		"serial below zero":  {Event: "x", Refs: []eventlog.Ref{eventlog.SerialRef("room", -1)}},
 		"many refs":          {Event: "x", Refs: make([]eventlog.Ref, 65)},
 		"large":              {Event: "x", Text: strings.Repeat("x", 9<<20)},
 	} {
@@ -293,4 +295,20 @@ func BenchmarkLogToThousandTargets(b *testing.B) {
 		}
 		l.flush()
 	}
+}
+
+// BenchmarkLogSerials logs entries about things in the order of their numbers.
+func BenchmarkLogSerials(b *testing.B) {
+	p := newPlace(b, store.Config{Dir: b.TempDir()}, nil)
+	l := p.open(eventlog.Config{Strategies: []string{eventlog.SQL}}, outputs{})
+	n := 0
+	for b.Loop() {
+		for range 8192 {
+			n++
+			l.log(eventlog.Entry{Event: "message.sent", Text: "campaign: 1, message: " + fmt.Sprint(n), Data: []byte(`{"attempt":1}`), Refs: []eventlog.Ref{
+				eventlog.SerialRef("campaign", 1), eventlog.SerialRef("message", int64(n)), eventlog.SerialRef("client", int64(n))}})
+		}
+		l.flush()
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(n), "us/entry")
 }

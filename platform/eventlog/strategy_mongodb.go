@@ -85,7 +85,7 @@ func (s *mongoStrategy) write(ctx context.Context, batch []*record) (done int, e
 	for i, r := range batch {
 		refs := make([]lineRef, len(r.Refs))
 		for i, ref := range r.Refs {
-			refs[i] = lineRef(ref)
+			refs[i] = lineRef{ref.Kind, ref.ID}
 		}
 		id := r.Module + ":" + r.ID
 		first := line{ID: id, Entry: r.ID, Time: r.Time, Module: r.Module, Event: r.Event, Text: r.Text, Refs: refs, Data: string(r.Data)}

@@ -1,8 +1,10 @@
 package eventlog
 
 import (
+	"bytes"
 	"context"
 	"embed"
+	"encoding/binary"
 	"encoding/json"
 	"io/fs"
 	"slices"
@@ -118,8 +120,17 @@ func (s *sqlStrategy) key(id string) []byte {
 	return index[:]
 }
 
+// ref is what an entry is found by: a blind index, or one of the kind alone, and
+// the serial number.
 func (s *sqlStrategy) ref(r Ref) seal.Index {
-	return s.keys.Index("eventlog."+s.module+"."+r.Kind, r.ID)
+	kind := "eventlog." + s.module + "." + r.Kind
+	if r.Serial {
+		n, _ := r.serial()
+		index := s.keys.Index(kind+".serial", "")
+		binary.BigEndian.PutUint64(index[8:], n)
+		return index
+	}
+	return s.keys.Index(kind, r.ID)
 }
 
 // insert stores the rows that are not there yet and gives their keys.
@@ -145,12 +156,22 @@ func (s *sqlStrategy) insert(ctx context.Context, tx store.Querier, rows []row) 
 // insertRefs stores the refs of the rows that were new: those of an entry that
 // came again might have another time.
 func (s *sqlStrategy) insertRefs(ctx context.Context, tx store.Querier, rows []row, byKey map[string]int, stored [][]byte) error {
-	var args []any
+	type about struct {
+		ref seal.Index
+		row *row
+	}
+	var refs []about
 	for _, key := range stored {
 		r := &rows[byKey[string(key)]]
 		for _, ref := range r.refs {
-			args = append(args, s.module, ref[:], r.at, r.key)
+			refs = append(refs, about{ref, r})
 		}
+	}
+	// Neighbours in the index are written one after the other.
+	slices.SortStableFunc(refs, func(a, b about) int { return bytes.Compare(a.ref[:], b.ref[:]) })
+	args := make([]any, 0, 4*len(refs))
+	for i := range refs {
+		args = append(args, s.module, refs[i].ref[:], refs[i].row.at, refs[i].row.key)
 	}
 	return store.Insert(ctx, tx, `insert into eventlog_ref (module, ref, at, key) values `, 4, args, ` on conflict (module, ref, at, key) do nothing`)
 }
