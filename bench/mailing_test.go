@@ -3,6 +3,8 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,6 +75,10 @@ func messageBody(b []byte, id int64, n int) []byte {
 //
 //   - http/s: from a bare client of the standard library, as the product uses
 //     one, without tables (ratio);
+//   - rows/s: from the same client that makes a row of the product's table for
+//     each message before it goes and writes down the answer, thousands in a
+//     transaction (ratio-to-rows): it reads nothing, knows no person, no window
+//     and no campaign, and logs nothing;
 //   - socket/s: from bare sockets (ratio-to-socket).
 //
 // first-s and last-s count from start_at. peak-MB is the most memory resident in
@@ -80,6 +87,7 @@ func BenchmarkMailingSend(b *testing.B) {
 	provider := startProbe(b)
 	clients := scaled(b, sentClients)
 	overHTTP, overSockets := provider.limits(b)
+	withRows := provider.limitWithRows(b)
 
 	logged := sendAll(b, provider, clients, nil)
 	unlogged := sendAll(b, provider, clients, []string{"APP_MAILING_LOG_STRATEGIES="})
@@ -90,10 +98,12 @@ func BenchmarkMailingSend(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(overHTTP, "http/s")
 	b.ReportMetric(overSockets, "socket/s")
+	b.ReportMetric(withRows, "rows/s")
 	for prefix, s := range map[string]sentCampaign{"": logged, "unlogged-": unlogged} {
 		b.ReportMetric(s.rate, prefix+"messages/s")
 		b.ReportMetric(s.rate/overHTTP, prefix+"ratio")
 		b.ReportMetric(s.rate/overSockets, prefix+"ratio-to-socket")
+		b.ReportMetric(s.rate/withRows, prefix+"ratio-to-rows")
 		b.ReportMetric(s.first.Seconds(), prefix+"first-s")
 		b.ReportMetric(s.last.Seconds(), prefix+"last-s")
 		b.ReportMetric(s.peak, prefix+"peak-MB")
@@ -292,6 +302,129 @@ func (p *provider) limits(b *testing.B) (overHTTP, overSockets float64) {
 	overSockets = p.hit(b, d, p.talk)
 	p.forget(b)
 	return overHTTP, overSockets
+}
+
+// limitWithRows gives how many messages per second the provider takes from a
+// bare client that keeps a durable row for each, in the product's table.
+func (p *provider) limitWithRows(b *testing.B) float64 {
+	b.Helper()
+	db := messageTable(b)
+	defer db.Close()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: senderConns, MaxIdleConnsPerHost: senderConns}}
+	defer client.CloseIdleConnections()
+	clients := scaled(b, sentClients)
+	made, accepted := make(chan int64, 4000), make(chan int64, 4000)
+	var writer sync.Mutex // SQLite has one
+	var work, settling sync.WaitGroup
+	failures := make(chan error, senderConns+2)
+	fail := func(err error) {
+		if err != nil {
+			failures <- err
+		}
+	}
+	p.forget(b)
+	begin := time.Now()
+	work.Go(func() {
+		defer close(made)
+		for first := 1; first <= clients; first += 1000 {
+			last := min(first+999, clients)
+			writer.Lock()
+			err := insertMessages(db, first, last)
+			writer.Unlock()
+			if err != nil {
+				fail(err)
+				return
+			}
+			for id := first; id <= last; id++ {
+				made <- int64(id)
+			}
+		}
+	})
+	for range senderConns {
+		work.Go(func() {
+			for id := range made {
+				if err := p.post(client, id); err != nil {
+					fail(err)
+					return
+				}
+				accepted <- id
+			}
+		})
+	}
+	settling.Go(func() {
+		for id := range accepted {
+			ids := []any{time.Now().UnixMicro(), id}
+			for range min(len(accepted), 500) {
+				ids = append(ids, <-accepted)
+			}
+			writer.Lock()
+			_, err := db.Exec(`update mailing_message set status = 2, attempts = 1, sent_at = ?1 where id in (`+strings.TrimSuffix(strings.Repeat("?,", len(ids)-1), ",")+`)`, ids...)
+			writer.Unlock()
+			if err != nil {
+				fail(err)
+				return
+			}
+		}
+	})
+	work.Wait()
+	close(accepted)
+	settling.Wait()
+	took := time.Since(begin)
+	select {
+	case err := <-failures:
+		b.Fatal(err)
+	default:
+	}
+	var sent int
+	if err := db.QueryRow(`select count(*) from mailing_message where status = 2`).Scan(&sent); err != nil || sent != clients {
+		b.Fatalf("%d rows of %d tell of a sent message (%v)", sent, clients, err)
+	}
+	p.forget(b)
+	return float64(clients) / took.Seconds()
+}
+
+// messageTable makes the product's tables of messages in a database with its
+// settings.
+func messageTable(b *testing.B) *sql.DB {
+	b.Helper()
+	schema, err := os.ReadFile("../modules/mailing/migrations/0001_mailing.sql")
+	if err != nil {
+		b.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "bare.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
+	if err != nil {
+		b.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	if _, err := db.Exec(string(schema)); err != nil {
+		b.Fatal(err)
+	}
+	return db
+}
+
+// insertMessages makes rows of messages, with numbers in random order as the
+// product's blind indexes are.
+func insertMessages(db *sql.DB, first, last int) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	now := time.Now().UnixMicro()
+	for first <= last {
+		n := min(last-first+1, 100)
+		args := make([]any, 0, 12*n)
+		for id := first; id < first+n; id++ {
+			phone := sha256.Sum256([]byte(strconv.Itoa(id)))
+			args = append(args, id, 1, id, phone[:16], 0, 0, now, 0, now, nil, "", "")
+		}
+		if _, err := tx.Exec(`insert into mailing_message (id, campaign, client, phone, status, attempts, due_at, claim, created_at, sent_at, delivered, last_error) values `+
+			strings.TrimSuffix(strings.Repeat("(?,?,?,?,?,?,?,?,?,?,?,?),", n), ","), args...); err != nil {
+			return err
+		}
+		first += n
+	}
+	return tx.Commit()
 }
 
 // hit has as many send as the product does, and gives their messages per second.
