@@ -40,7 +40,7 @@ var houseRules = []struct {
 
 // platformPlan is the order of the platform: a package imports only packages
 // to its left.
-const platformPlan = "errs breaker < config logs metrics < store bus kafka < outbox seal < auth < web eventlog < ui < app < apptest"
+const platformPlan = "errs breaker < config logs metrics < store bus kafka < outbox seal quota < auth < web eventlog < ui < app < apptest"
 
 // lent is what the platform lends to each kind of file of a module. A file
 // without a kind holds types and rules: no clock, no I/O.
@@ -49,8 +49,8 @@ var lent = map[string]string{
 	"doc":     "",
 	"config":  "errs config eventlog",
 	"metrics": "breaker metrics",
-	"module":  "errs breaker config logs metrics store bus kafka outbox seal auth web eventlog ui app",
-	"service": "errs breaker config logs store bus kafka outbox seal auth eventlog",
+	"module":  "errs breaker config logs metrics store bus kafka outbox seal quota auth web eventlog ui app",
+	"service": "errs breaker config logs store bus kafka outbox seal quota auth eventlog",
 	"store":   "errs store outbox seal",
 	"http":    "errs config store seal auth web eventlog",
 	"bus":     "errs breaker store bus outbox seal eventlog",

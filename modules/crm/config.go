@@ -15,7 +15,7 @@ type Config struct {
 	Token       config.Secret   `doc:"Bearer token for it."`
 	Timeout     time.Duration   `default:"10s" doc:"How long the CRM may take to answer. After a call that took longer, its user is left alone for as long again: the call may still have its effect."`
 	Concurrency int             `default:"32" doc:"Most requests to the CRM at once, by this instance."`
-	Rate        float64         `default:"0" doc:"Most requests to the CRM per second, by this instance; 0 is no limit."`
+	Rate        float64         `default:"0" doc:"Most requests to the CRM per second, by all instances together; 0 is no limit."`
 	RetryMin    time.Duration   `default:"500ms" doc:"Pause before the second attempt; it doubles."`
 	RetryMax    time.Duration   `default:"1m" doc:"Longest pause between two attempts."`
 	AskFirst    bool            `default:"false" doc:"Ask for an object before it is created for the first time: for a CRM that takes an id twice and already holds objects of which this server does not know."`

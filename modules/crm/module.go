@@ -8,13 +8,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"switchboard/modules/crm/internal/mock"
 	"switchboard/platform/app"
 	"switchboard/platform/breaker"
 	"switchboard/platform/bus"
 	"switchboard/platform/eventlog"
+	"switchboard/platform/quota"
 	"switchboard/platform/web"
 )
 
@@ -68,12 +68,8 @@ func newService(p app.Platform) (app.Service, error) {
 	b := &breaker.Breaker{}
 	s.metrics = newMetrics(p.Metrics, b)
 	s.mock = mock.New("/crm")
-	limit := rate.Inf
-	if s.cfg.Rate > 0 {
-		limit = rate.Limit(s.cfg.Rate)
-	}
 	s.sync = &reconciler{cfg: s.cfg, store: &syncStore{p.DB}, keys: p.Seal, client: newCRMClient(s.cfg.URL, s.cfg.Token.Reveal(), s.cfg.Timeout, s.cfg.Concurrency, s.mock.Client),
-		breaker: b, limit: rate.NewLimiter(limit, max(1, int(s.cfg.Rate/10))), metrics: s.metrics, logged: s.logged, log: p.Log, now: p.Now,
+		breaker: b, limit: quota.New(p.Bus, tag, s.cfg.Rate, p.Now), metrics: s.metrics, logged: s.logged, log: p.Log, now: p.Now,
 		look: make(chan struct{}, 1), results: make(chan written, 256), room: make(chan struct{}, inHand*s.cfg.Concurrency), lines: make(chan struct{}, s.cfg.Concurrency)}
 	s.fold = &folder{store: &foldStore{p.DB}, keys: p.Seal, metrics: s.metrics, logged: s.logged, now: p.Now, changed: s.sync.wake}
 	s.sources = newSources(s.cfg, p.Kafka, p.Bus, s.publish, p.Log, p.Now)
@@ -141,7 +137,7 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return s.p.Bus.Consume(ctx, bus.Consumer{Stream: streamEvents, Name: consumerFold, Batch: 8, AckWait: 10 * time.Second}, s.fold.handle)
 	})
-	for _, run := range []func(context.Context) error{s.sync.run, s.statuses.run, s.backfills.run} {
+	for _, run := range []func(context.Context) error{s.sync.run, s.sync.limit.Run, s.statuses.run, s.backfills.run} {
 		g.Go(func() error { return run(ctx) })
 	}
 	return g.Wait()

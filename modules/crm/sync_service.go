@@ -9,11 +9,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"switchboard/platform/breaker"
 	"switchboard/platform/errs"
 	"switchboard/platform/eventlog"
+	"switchboard/platform/quota"
 	"switchboard/platform/seal"
 )
 
@@ -27,7 +26,7 @@ type reconciler struct {
 	keys    *seal.Keyring
 	client  *crmClient
 	breaker *breaker.Breaker
-	limit   *rate.Limiter
+	limit   *quota.Quota
 	metrics *metrics
 	logged  eventlog.Logger
 	log     *slog.Logger

@@ -17,7 +17,7 @@ type Config struct {
 	Concurrency    int             `default:"64" doc:"Most requests to the provider at once, by this instance."`
 	Workers        int             `default:"48" doc:"How many batches are in work at once, so that some that hang do not keep others waiting."`
 	Batch          int             `default:"100" doc:"Most messages that are handed to a worker together."`
-	Rate           float64         `default:"0" doc:"Most messages per second, by this instance; 0 is no limit."`
+	Rate           float64         `default:"0" doc:"Most messages per second, by all instances together; 0 is no limit."`
 	MaxInFlight    int             `default:"4000" doc:"Most messages that are in the hands of workers, of all instances."`
 	RetryMin       time.Duration   `default:"1s" doc:"Pause before the second attempt; it doubles."`
 	RetryMax       time.Duration   `default:"1m" doc:"Longest pause between two attempts."`

@@ -163,17 +163,20 @@ func (d *dispatcher) lookAt(ctx context.Context, h handed, ids []int64) (*looked
 	if err != nil {
 		return nil, err
 	}
-	var clientIDs []int64
-	var phones []seal.Index
-	for _, m := range l.list {
-		clientIDs, phones = append(clientIDs, m.client), append(phones, m.phone)
+	clientIDs := make([]int64, len(l.list))
+	for i, m := range l.list {
+		clientIDs[i] = m.client
 	}
 	rows, err := d.clients.store.load(ctx, db, clientIDs)
 	if err != nil {
 		return nil, err
 	}
-	for _, row := range rows { // a client's number may have changed since
-		phones = append(phones, row.Phone)
+	phones := make([]seal.Index, 0, len(l.list))
+	for _, m := range l.list {
+		phones = append(phones, m.phone)
+		if row, ok := rows[m.client]; ok && row.Phone != m.phone { // it has changed since
+			phones = append(phones, row.Phone)
+		}
 	}
 	silent, err := d.suppressions.store.suppressed(ctx, db, phones)
 	if err != nil {

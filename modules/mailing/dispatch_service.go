@@ -12,13 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"switchboard/platform/breaker"
 	"switchboard/platform/bus"
 	"switchboard/platform/errs"
 	"switchboard/platform/eventlog"
 	"switchboard/platform/outbox"
+	"switchboard/platform/quota"
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
 )
@@ -56,7 +55,7 @@ type dispatcher struct {
 	suppressions *suppressionService
 	sender       *senderClient
 	breaker      *breaker.Breaker
-	limit        *rate.Limiter
+	limit        *quota.Quota
 	bus          *bus.Bus
 	relay        *outbox.Relay
 	logged       eventlog.Logger

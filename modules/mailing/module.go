@@ -8,11 +8,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"switchboard/platform/app"
 	"switchboard/platform/breaker"
 	"switchboard/platform/eventlog"
+	"switchboard/platform/quota"
 	"switchboard/platform/web"
 )
 
@@ -68,12 +68,8 @@ func newService(p app.Platform) (app.Service, error) {
 	s.sender = newSenderClient(s.cfg.SenderURL, s.cfg.SenderToken.Reveal(), s.cfg.SenderTimeout, s.cfg.Concurrency)
 	s.clients = newClientService(p.DB, p.Seal, s.logged, p.Now)
 	s.suppressions = newSuppressionService(p.DB, p.Seal, s.logged, p.Now)
-	limit := rate.Inf
-	if s.cfg.Rate > 0 {
-		limit = rate.Limit(s.cfg.Rate)
-	}
 	s.dispatch = &dispatcher{cfg: s.cfg, campaigns: &campaignStore{p.DB}, messages: messages, store: &dispatchStore{p.DB}, clients: s.clients, suppressions: s.suppressions,
-		sender: s.sender, breaker: b, limit: rate.NewLimiter(limit, max(1, int(s.cfg.Rate/10))), bus: p.Bus, relay: p.Outbox, logged: s.logged, metrics: m, log: p.Log, now: p.Now,
+		sender: s.sender, breaker: b, limit: quota.New(p.Bus, tag, s.cfg.Rate, p.Now), bus: p.Bus, relay: p.Outbox, logged: s.logged, metrics: m, log: p.Log, now: p.Now,
 		look: make(chan struct{}, 1), fates: make(chan settled, 500), room: make(chan struct{}, s.cfg.Concurrency), turns: make(chan struct{}, 2+s.cfg.Concurrency/sliceSize), began: time.Now(), empty: map[int64]time.Time{}}
 	s.clients.onDeleted = s.dispatch.clientDeleted
 	mail, err := newReportMailClient(p.SMTPURL, s.cfg.ReportFrom)
@@ -115,7 +111,7 @@ func (s *service) Run(ctx context.Context) error {
 	defer writing.Wait()
 	defer close(s.dispatch.fates)
 	g, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{s.dispatch.run, s.dispatch.consume, s.reports.run} {
+	for _, run := range []func(context.Context) error{s.dispatch.run, s.dispatch.consume, s.dispatch.limit.Run, s.reports.run} {
 		g.Go(func() error { return run(ctx) })
 	}
 	g.Go(func() error { return answerCallers(ctx, s.p.Bus, s.clients.store) })

@@ -65,8 +65,8 @@ func rootCommand(modules []Module) *cobra.Command {
 		Use:   "app",
 		Short: "Switchboard: what a company and its customers tell each other, in one program",
 		Long: "Switchboard collects the interaction events of web applications, pushes events to sockets, keeps and\n" +
-			"delegates the calls of a phone platform and runs message campaigns, in one program with no other\n" +
-			"service to install.\n\n" +
+			"delegates the calls of a phone platform, runs message campaigns and keeps a CRM in step with a mobility\n" +
+			"platform, in one program with no other service to install.\n\n" +
 			"Start it with \"app serve\"; every other command talks to a running server.",
 		Example:       "  app serve\n  app keys create --name shop --app shop --scope collector:write\n  app events tail",
 		SilenceErrors: true, SilenceUsage: true,
@@ -96,6 +96,14 @@ func rootCommand(modules []Module) *cobra.Command {
 	add("use", produce, keysCommand(), backupCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error {
+			if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+				return fmt.Errorf("unknown command %q for \"app\"", strings.Join(args, " "))
+			}
+			return nil
+		}
+	}
 	usageArgs(root)
 	return root
 }

@@ -192,6 +192,9 @@ var (
 // believed.
 func RetryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
+	if value == "" {
+		return 0
+	}
 	d := time.Duration(0)
 	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
 		d = time.Duration(seconds) * time.Second
