@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -60,6 +62,10 @@ const (
 //   - http/s is what the same CRM takes of replacements of users from a bare
 //     client of the standard library with as many connections, without tables,
 //     before and after;
+//   - rows/s is what it takes from the same client that keeps two rows of the
+//     product's tables for each user, as it should be and as the CRM shows it,
+//     and writes them in large transactions (ratio-to-rows): it derives nothing,
+//     marks nothing, knows no order and no person, and logs nothing;
 //   - created/s are users that are new, and events/s changes of each of them: an
 //     event is a call (ratio, to http/s), at cpu-us of the product;
 //   - few-events/s are as many changes of a hundred users, where an event that a
@@ -73,6 +79,7 @@ func BenchmarkCRMSync(b *testing.B) {
 	o := newCRMOffice(b)
 	users := max(int(crmUsers*crmShare(b)), crmFewUsers)
 	limit := o.limit(b)
+	withRows := o.limitWithRows(b, users)
 	resetPeak(b, o.product)
 
 	created := o.flood(b, users, users)
@@ -91,9 +98,11 @@ func BenchmarkCRMSync(b *testing.B) {
 
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(limit, "http/s")
+	b.ReportMetric(withRows, "rows/s")
 	b.ReportMetric(created.rate, "created/s")
 	b.ReportMetric(changed.rate, "events/s")
 	b.ReportMetric(changed.rate/limit, "ratio")
+	b.ReportMetric(changed.rate/withRows, "ratio-to-rows")
 	b.ReportMetric(changed.cpu, "cpu-us")
 	b.ReportMetric(few.rate, "few-events/s")
 	b.ReportMetric(few.rate/limit, "few-ratio")
@@ -201,6 +210,116 @@ func (o *crmOffice) limit(b *testing.B) float64 {
 	}
 	o.forget(b)
 	return float64(total.Load()) / took.Seconds()
+}
+
+// limitWithRows gives how many replacements of users per second the CRM takes
+// from a bare client that keeps durable rows of each, in the product's tables.
+// It leaves the CRM empty.
+func (o *crmOffice) limitWithRows(b *testing.B, users int) float64 {
+	b.Helper()
+	db := bareTables(b, "../modules/crm/migrations/0001_crm.sql")
+	defer db.Close()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: crmConns, MaxIdleConnsPerHost: crmConns}}
+	defer client.CloseIdleConnections()
+	sealed := make([]byte, 150)
+	var writer sync.Mutex // SQLite has one
+	write := func(list []int, insert, values, update string, row func(entity []byte, user int) []any) error {
+		writer.Lock()
+		defer writer.Unlock()
+		tx, err := db.Begin()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+		for part := range slices.Chunk(list, 64) {
+			var args []any
+			for _, user := range part {
+				entity := sha256.Sum256([]byte(crmUserID(user)))
+				args = append(args, row(entity[:16], user)...)
+			}
+			if _, err := tx.Exec(insert+strings.TrimSuffix(strings.Repeat(values+",", len(part)), ",")+update, args...); err != nil {
+				return err
+			}
+		}
+		return tx.Commit()
+	}
+	should := func(list []int) error {
+		return write(list, `insert into crm_user (entity, subject, sealed, log, seq, happened_at) values `, `(?,?,?,?,?,?)`,
+			` on conflict (entity) do update set sealed = excluded.sealed, seq = excluded.seq, happened_at = excluded.happened_at`,
+			func(entity []byte, user int) []any {
+				return []any{entity, entity, sealed, entity, user, time.Now().UnixMicro()}
+			})
+	}
+	shows := func(list []int) error {
+		return write(list, `insert into crm_copy (entity, kind, state, subject, digest, remote, sealed, sent_at) values `, `(?,?,?,?,?,?,?,?)`,
+			` on conflict (entity) do update set digest = excluded.digest, sent_at = excluded.sent_at`,
+			func(entity []byte, _ int) []any {
+				return []any{entity, 0, 2, entity, entity, nil, []byte{}, time.Now().UnixMicro()}
+			})
+	}
+	o.forget(b)
+	all := make([]int, users)
+	for user := range all {
+		all[user] = user
+		if err := o.post(client, "/crm/users", crmUserBody(user, 0)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := errors.Join(should(all), shows(all)); err != nil {
+		b.Fatal(err)
+	}
+	known, sent := make(chan int, 512), make(chan int, 512)
+	var sending, settling sync.WaitGroup
+	failures := make(chan error, crmConns+2)
+	fail := func(err error) {
+		if err != nil {
+			failures <- err
+		}
+	}
+	begin := time.Now()
+	sending.Go(func() {
+		defer close(known)
+		for part := range slices.Chunk(all, 500) {
+			if err := should(part); err != nil {
+				fail(err)
+				return
+			}
+			for _, user := range part {
+				known <- user
+			}
+		}
+	})
+	for range crmConns {
+		sending.Go(func() {
+			for user := range known {
+				if err := o.post(client, "/crm/users/"+crmUserID(user), crmUserBody(user, 1)); err != nil {
+					fail(err)
+					return
+				}
+				sent <- user
+			}
+		})
+	}
+	settling.Go(func() {
+		for user := range sent {
+			list := []int{user}
+			for range min(len(sent), 255) {
+				list = append(list, <-sent)
+			}
+			fail(shows(list))
+		}
+	})
+	sending.Wait()
+	close(sent)
+	settling.Wait()
+	took := time.Since(begin)
+	select {
+	case err := <-failures:
+		b.Fatal(err)
+	default:
+	}
+	o.forget(b)
+	return float64(users) / took.Seconds()
 }
 
 func (o *crmOffice) post(client *http.Client, path string, body []byte) error {

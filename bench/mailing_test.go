@@ -308,7 +308,7 @@ func (p *provider) limits(b *testing.B) (overHTTP, overSockets float64) {
 // bare client that keeps a durable row for each, in the product's table.
 func (p *provider) limitWithRows(b *testing.B) float64 {
 	b.Helper()
-	db := messageTable(b)
+	db := bareTables(b, "../modules/mailing/migrations/0001_mailing.sql")
 	defer db.Close()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: senderConns, MaxIdleConnsPerHost: senderConns}}
 	defer client.CloseIdleConnections()
@@ -383,11 +383,10 @@ func (p *provider) limitWithRows(b *testing.B) float64 {
 	return float64(clients) / took.Seconds()
 }
 
-// messageTable makes the product's tables of messages in a database with its
-// settings.
-func messageTable(b *testing.B) *sql.DB {
+// bareTables makes tables of the product in a SQLite database with its settings.
+func bareTables(b *testing.B, migration string) *sql.DB {
 	b.Helper()
-	schema, err := os.ReadFile("../modules/mailing/migrations/0001_mailing.sql")
+	schema, err := os.ReadFile(migration)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -72,9 +72,9 @@ func (s *eventService) accept(ctx context.Context, app string, b *Batch, seed st
 		receipt.IDs = append(receipt.IDs, id)
 	}
 	receipt.Accepted = len(receipt.IDs)
-	s.flood.enter()
+	s.flood.enter(len(items))
 	err := s.group.Publish(ctx, items)
-	s.flood.leave(s.now())
+	s.flood.leave(len(items), s.now())
 	if err != nil {
 		s.metrics.received.WithLabelValues("unavailable").Add(float64(len(b.Candidates)))
 		return nil, fmt.Errorf("accept events: %w", err)

@@ -13,8 +13,10 @@ const (
 	// longestRest bounds how long a worker stands back for requests.
 	longestRest = 100 * time.Millisecond
 	// floodRequests that wait for the disk at once are more than a machine with
-	// time to spare lets gather.
+	// time to spare lets gather; so are floodBatches with floodEvents in them.
 	floodRequests = 32
+	floodBatches  = 8
+	floodEvents   = 800
 	// floodRests is how much longer than its work a worker rests in a flood,
 	// floodRest bounds one rest, and floodTime how long a flood may hold storing
 	// back.
@@ -29,44 +31,52 @@ const (
 // fortieth in a flood, for at most floodTime of it: then it catches up before it
 // stands back again. It is safe for concurrent use.
 type flood struct {
-	mu      sync.Mutex
-	waiting int // requests that wait for the disk now
-	peak    int // the most of them since the last rest
-	at      time.Time
-	since   time.Time // when the flood began that is not stored yet
+	mu       sync.Mutex
+	requests int  // that wait for the disk now
+	events   int  // in them
+	much     bool // they were a flood since the last rest
+	at       time.Time
+	since    time.Time // when the flood began that is not stored yet
 }
 
-// enter and leave enclose the time in which a request waits for the disk.
-func (f *flood) enter() {
+// enter and leave enclose the time in which a request of so many events waits
+// for the disk.
+func (f *flood) enter(events int) {
 	f.mu.Lock()
-	f.waiting++
-	f.peak = max(f.peak, f.waiting)
+	f.requests++
+	f.events += events
+	f.much = f.much || f.rises()
 	f.mu.Unlock()
 }
 
-func (f *flood) leave(now time.Time) {
+func (f *flood) leave(events int, now time.Time) {
 	f.mu.Lock()
-	f.waiting--
+	f.requests--
+	f.events -= events
 	f.at = now
 	f.mu.Unlock()
+}
+
+func (f *flood) rises() bool {
+	return f.requests >= floodRequests || f.requests >= floodBatches && f.events >= floodEvents
 }
 
 // rest is how long a worker rests after a batch that took so long, full or not.
 func (f *flood) rest(now time.Time, took time.Duration, full bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	peak := f.peak
-	f.peak = f.waiting
-	if f.waiting == 0 && now.Sub(f.at) > storeEvery {
+	much := f.much
+	f.much = f.rises()
+	if f.requests == 0 && now.Sub(f.at) > storeEvery {
 		return 0
 	}
 	switch {
-	case peak >= floodRequests && f.since.IsZero():
+	case much && f.since.IsZero():
 		f.since = now
-	case peak < floodRequests && !full:
+	case !much && !full:
 		f.since = time.Time{}
 	}
-	if peak >= floodRequests && now.Sub(f.since) < floodTime {
+	if much && now.Sub(f.since) < floodTime {
 		return min(floodRests*took, floodRest)
 	}
 	if full {
