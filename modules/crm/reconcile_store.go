@@ -31,7 +31,7 @@ func copyOf(alias string) string {
 var (
 	selectUsers = `select u.entity, u.subject, u.sealed, u.log, u.seq, u.happened_at,
 		(select count(*) from crm_dirty d where d.unit = u.entity and d.entity = u.entity), (select count(*) from crm_dead_letter x where x.entity = u.entity),
-		l.entity, l.subject, l.sealed, ` + copyOf("c") + `, ` + copyOf("lc") + ` from crm_user u left join crm_copy c on c.entity = u.entity
+		l.entity, l.subject, l.sealed, (select count(*) from crm_dirty d where d.unit = l.unit and d.entity = l.entity), ` + copyOf("c") + `, ` + copyOf("lc") + ` from crm_user u left join crm_copy c on c.entity = u.entity
 		left join crm_trip l on l.entity = (select t.entity from crm_trip t join crm_copy tc on tc.entity = t.entity where t.owner = u.entity and tc.state = 2
 			order by t.started desc, t.happened_at desc, t.seq desc limit 1)
 		left join crm_copy lc on lc.entity = l.entity where u.entity in `
@@ -80,19 +80,22 @@ func (s *reconcileStore) read(ctx context.Context, k kind, values string, args [
 	return store.Each(ctx, s.db.Read(), query+values, args, func(scan func(...any) error) error {
 		t := &target{object: object{kind: k}}
 		var log []byte
-		var dirty, dead int64
+		var dirty, lastDirty, dead int64
 		var own, other copyScan
 		into := []any{&t.entity, &t.subject, &t.sealed, &log, &t.place.seq, &t.place.at, &dirty, &dead}
 		var entity, subject, sealed []byte // of the last trip
 		if k == kindUser {
-			into = append(into, &entity, &subject, &sealed)
+			into = append(into, &entity, &subject, &sealed, &lastDirty)
 		} else {
 			into = append(into, &t.unit, &t.owner)
 		}
 		if err := scan(other.into(own.into(into...)...)...); err != nil {
 			return err
 		}
-		t.place.log, t.dirty, t.dead, t.copy = string(log), dirty > 0, dead > 0, own.row()
+		// A trip that came from another user while it was being sent brings this one's
+		// mark only when it has been sent again.
+		t.dirty = dirty > 0 || lastDirty > 0
+		t.place.log, t.dead, t.copy = string(log), dead > 0, own.row()
 		switch {
 		case k == kindTrip:
 			t.ownerCopy = other.row()
