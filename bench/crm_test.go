@@ -174,7 +174,7 @@ func crmUserBody(user, serial int) []byte {
 func (o *crmOffice) limit(b *testing.B) float64 {
 	b.Helper()
 	d := max(time.Duration(float64(measured)/2*crmShare(b)), 300*time.Millisecond)
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: crmConns, MaxIdleConnsPerHost: crmConns}}
+	client := bareClient(crmConns)
 	defer client.CloseIdleConnections()
 	o.forget(b)
 	for user := range crmUsers / 10 {
@@ -218,14 +218,8 @@ func (o *crmOffice) limit(b *testing.B) float64 {
 func (o *crmOffice) limitWithRows(b *testing.B, users int) float64 {
 	b.Helper()
 	db := bareTables(b, "../modules/crm/migrations/0001_crm.sql")
-	defer db.Close()
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: crmConns, MaxIdleConnsPerHost: crmConns}}
-	defer client.CloseIdleConnections()
 	sealed := make([]byte, 150)
-	var writer sync.Mutex // SQLite has one
 	write := func(list []int, insert, values, update string, row func(entity []byte, user int) []any) error {
-		writer.Lock()
-		defer writer.Unlock()
 		tx, err := db.Begin()
 		if err != nil {
 			return err
@@ -261,65 +255,21 @@ func (o *crmOffice) limitWithRows(b *testing.B, users int) float64 {
 	all := make([]int, users)
 	for user := range all {
 		all[user] = user
-		if err := o.post(client, "/crm/users", crmUserBody(user, 0)); err != nil {
+		if err := o.post(http.DefaultClient, "/crm/users", crmUserBody(user, 0)); err != nil {
 			b.Fatal(err)
 		}
 	}
 	if err := errors.Join(should(all), shows(all)); err != nil {
 		b.Fatal(err)
 	}
-	known, sent := make(chan int, 512), make(chan int, 512)
-	var sending, settling sync.WaitGroup
-	failures := make(chan error, crmConns+2)
-	fail := func(err error) {
-		if err != nil {
-			failures <- err
-		}
-	}
-	begin := time.Now()
-	sending.Go(func() {
-		defer close(known)
-		for part := range slices.Chunk(all, 500) {
-			if err := should(part); err != nil {
-				fail(err)
-				return
-			}
-			for _, user := range part {
-				known <- user
-			}
-		}
-	})
-	for range crmConns {
-		sending.Go(func() {
-			for user := range known {
-				if err := o.post(client, "/crm/users/"+crmUserID(user), crmUserBody(user, 1)); err != nil {
-					fail(err)
-					return
-				}
-				sent <- user
-			}
-		})
-	}
-	settling.Go(func() {
-		for user := range sent {
-			list := []int{user}
-			for range min(len(sent), 255) {
-				list = append(list, <-sent)
-			}
-			fail(shows(list))
-		}
-	})
-	sending.Wait()
-	close(sent)
-	settling.Wait()
-	took := time.Since(begin)
-	select {
-	case err := <-failures:
-		b.Fatal(err)
-	default:
-	}
+	rate := rowKeeper{chunk: 500, most: 256,
+		before: func(first, last int) error { return should(all[first:last]) },
+		post: func(client *http.Client, user int) error {
+			return o.post(client, "/crm/users/"+crmUserID(user), crmUserBody(user, 1))
+		},
+		after: shows}.rate(b, users, crmConns)
 	o.forget(b)
-	return float64(users) / took.Seconds()
+	return rate
 }
 
 func (o *crmOffice) post(client *http.Client, path string, body []byte) error {

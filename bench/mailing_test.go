@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -286,7 +285,7 @@ func (p *provider) await(b *testing.B, n int64, every time.Duration) providerSum
 func (p *provider) limits(b *testing.B) (overHTTP, overSockets float64) {
 	b.Helper()
 	d := max(time.Duration(float64(measured)/2*mailingShare(b)), 300*time.Millisecond)
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: senderConns, MaxIdleConnsPerHost: senderConns}}
+	client := bareClient(senderConns)
 	defer client.CloseIdleConnections()
 	p.forget(b)
 	overHTTP = p.hit(b, d, func(until time.Time) (n int64, err error) {
@@ -309,96 +308,25 @@ func (p *provider) limits(b *testing.B) (overHTTP, overSockets float64) {
 func (p *provider) limitWithRows(b *testing.B) float64 {
 	b.Helper()
 	db := bareTables(b, "../modules/mailing/migrations/0001_mailing.sql")
-	defer db.Close()
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: senderConns, MaxIdleConnsPerHost: senderConns}}
-	defer client.CloseIdleConnections()
 	clients := scaled(b, sentClients)
-	made, accepted := make(chan int64, 4000), make(chan int64, 4000)
-	var writer sync.Mutex // SQLite has one
-	var work, settling sync.WaitGroup
-	failures := make(chan error, senderConns+2)
-	fail := func(err error) {
-		if err != nil {
-			failures <- err
-		}
-	}
 	p.forget(b)
-	begin := time.Now()
-	work.Go(func() {
-		defer close(made)
-		for first := 1; first <= clients; first += 1000 {
-			last := min(first+999, clients)
-			writer.Lock()
-			err := insertMessages(db, first, last)
-			writer.Unlock()
-			if err != nil {
-				fail(err)
-				return
+	rate := rowKeeper{chunk: 1000, most: 500,
+		before: func(first, last int) error { return insertMessages(db, first, last) },
+		post:   func(client *http.Client, n int) error { return p.post(client, int64(n)+1) },
+		after: func(list []int) error {
+			ids := []any{time.Now().UnixMicro()}
+			for _, n := range list {
+				ids = append(ids, n+1)
 			}
-			for id := first; id <= last; id++ {
-				made <- int64(id)
-			}
-		}
-	})
-	for range senderConns {
-		work.Go(func() {
-			for id := range made {
-				if err := p.post(client, id); err != nil {
-					fail(err)
-					return
-				}
-				accepted <- id
-			}
-		})
-	}
-	settling.Go(func() {
-		for id := range accepted {
-			ids := []any{time.Now().UnixMicro(), id}
-			for range min(len(accepted), 500) {
-				ids = append(ids, <-accepted)
-			}
-			writer.Lock()
-			_, err := db.Exec(`update mailing_message set status = 2, attempts = 1, sent_at = ?1 where id in (`+strings.TrimSuffix(strings.Repeat("?,", len(ids)-1), ",")+`)`, ids...)
-			writer.Unlock()
-			if err != nil {
-				fail(err)
-				return
-			}
-		}
-	})
-	work.Wait()
-	close(accepted)
-	settling.Wait()
-	took := time.Since(begin)
-	select {
-	case err := <-failures:
-		b.Fatal(err)
-	default:
-	}
+			_, err := db.Exec(`update mailing_message set status = 2, attempts = 1, sent_at = ?1 where id in (`+strings.TrimSuffix(strings.Repeat("?,", len(list)), ",")+`)`, ids...)
+			return err
+		}}.rate(b, clients, senderConns)
 	var sent int
 	if err := db.QueryRow(`select count(*) from mailing_message where status = 2`).Scan(&sent); err != nil || sent != clients {
 		b.Fatalf("%d rows of %d tell of a sent message (%v)", sent, clients, err)
 	}
 	p.forget(b)
-	return float64(clients) / took.Seconds()
-}
-
-// bareTables makes tables of the product in a SQLite database with its settings.
-func bareTables(b *testing.B, migration string) *sql.DB {
-	b.Helper()
-	schema, err := os.ReadFile(migration)
-	if err != nil {
-		b.Fatal(err)
-	}
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "bare.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
-	if err != nil {
-		b.Fatal(err)
-	}
-	db.SetMaxOpenConns(1)
-	if _, err := db.Exec(string(schema)); err != nil {
-		b.Fatal(err)
-	}
-	return db
+	return rate
 }
 
 // insertMessages makes rows of messages, with numbers in random order as the
@@ -410,10 +338,10 @@ func insertMessages(db *sql.DB, first, last int) error {
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
 	now := time.Now().UnixMicro()
-	for first <= last {
-		n := min(last-first+1, 100)
+	for first < last {
+		n := min(last-first, 100)
 		args := make([]any, 0, 12*n)
-		for id := first; id < first+n; id++ {
+		for id := first + 1; id <= first+n; id++ {
 			phone := sha256.Sum256([]byte(strconv.Itoa(id)))
 			args = append(args, id, 1, id, phone[:16], 0, 0, now, 0, now, nil, "", "")
 		}

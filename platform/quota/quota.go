@@ -109,9 +109,10 @@ func (q *Quota) hear(data []byte) {
 	}
 	q.mu.Lock()
 	_, known := q.heard[name]
-	q.heard[name] = q.now()
 	if left {
 		delete(q.heard, name)
+	} else {
+		q.heard[name] = q.now()
 	}
 	q.divide(len(q.heard))
 	q.mu.Unlock()
