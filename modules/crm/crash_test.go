@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,6 +151,76 @@ func telling(ctx context.Context, url string) (tell func(rawEvent) error, hangUp
 			}
 		}
 	}, nc.Close, err
+}
+
+// TestKilledBeforeTheAnswerAStateThatComesBackIsSent kills the integration when
+// the CRM has a new state and has not said so; then the state goes back to the
+// one of which the integration knows that the CRM had it.
+func TestKilledBeforeTheAnswerAStateThatComesBackIsSent(t *testing.T) {
+	t.Parallel()
+	far := mock.New("")
+	defer far.Close()
+	var silent atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !silent.Load() {
+			far.ServeHTTP(w, r)
+			return
+		}
+		far.ServeHTTP(httptest.NewRecorder(), r)
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	shows := func(name string) {
+		t.Helper()
+		apptest.Within(t, time.Minute, func() string {
+			history := far.History("", "", 0, 0)
+			if len(history) == 0 {
+				return "the CRM shows nothing"
+			}
+			if text := string(history[len(history)-1].State); !strings.Contains(text, `"FirstName":"`+name+`"`) {
+				return "the CRM shows " + text
+			}
+			return ""
+		})
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	tell, hangUp, err := telling(t.Context(), "nats://"+address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp()
+	s := newStory(t)
+	becomes := func(name string) {
+		t.Helper()
+		if err := tell(s.tells(topicUser, userEvent{ID: "u", FirstName: &name})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env, dir := []string{"APP_CRM_URL=" + server.URL, "APP_CRM_TIMEOUT=500ms"}, t.TempDir()
+	p := apptest.Exec(t, dir, env, "--modules=crm", "--bus-listen="+address)
+	becomes("one")
+	shows("one")
+	apptest.Within(t, time.Minute, func() string { // the answer is written down
+		var status struct {
+			State string
+			Users int
+		}
+		if asked(t, p, http.MethodGet, "/crm/integration/status", nil, &status); status.State != "in_step" || status.Users != 1 {
+			return fmt.Sprintf("%+v", status)
+		}
+		return ""
+	})
+	silent.Store(true)
+	becomes("two")
+	shows("two")
+	p.Kill()
+	silent.Store(false)
+	p = apptest.Exec(t, dir, env, "--modules=crm", "--bus-listen="+address)
+	becomes("one")
+	shows("one")
+	if code := p.Terminate(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, p.Log)
+	}
 }
 
 // TestKilledInTheMiddleTheCRMEndsRightAndNeverGoesBack kills the integration

@@ -32,6 +32,15 @@ type copyRow struct {
 	sentAt  time.Time
 }
 
+// doubt notes that the CRM may show something else than what was sent last, as
+// when a replacement was not answered, and tells whether that is news: should
+// the state go back to what was sent before, it has to be sent all the same.
+func (c *copyRow) doubt() bool {
+	sure := c.state == copyExists && c.digest != seal.Index{}
+	c.digest = seal.Index{}
+	return sure
+}
+
 // copyPart is what is sealed of a copy.
 type copyPart struct {
 	Remote string `json:"remote,omitempty" pii:"id"`     // the id that the CRM gave
@@ -63,6 +72,7 @@ type unit struct {
 	claim    int64
 	until    time.Time // whoever claimed it has it
 	attempts int64
+	lost     bool    // nobody knows what the one who had it before has sent
 	user     *object // nil: no event of that user came yet
 	trips    []*object
 	last     *object // the last trip that the CRM has
@@ -73,9 +83,11 @@ type unit struct {
 func (s *syncStore) claim(ctx context.Context, now, lease time.Time, claim int64, limit int) (units []*unit, err error) {
 	err = s.db.Tx(ctx, func(tx store.Querier) error {
 		units = nil
-		err := store.Each(ctx, tx, `select unit, attempts from crm_unit where due_at <= $1 order by due_at, unit limit $2`, []any{store.MicrosOf(now), limit}, func(scan func(...any) error) error {
+		err := store.Each(ctx, tx, `select unit, attempts, claim from crm_unit where due_at <= $1 order by due_at, unit limit $2`, []any{store.MicrosOf(now), limit}, func(scan func(...any) error) error {
 			u := &unit{claim: claim, until: lease}
-			err := scan(&u.id, &u.attempts)
+			var before int64
+			err := scan(&u.id, &u.attempts, &before)
+			u.lost = before != 0
 			units = append(units, u)
 			return err
 		})
@@ -325,7 +337,7 @@ func (s *syncStore) settleUnit(ctx context.Context, tx store.Querier, v verdict,
 		if v.failed {
 			failed = 1
 		}
-		_, err := tx.ExecContext(ctx, `update crm_unit set due_at = $1, attempts = attempts + $2, last_error = $3 where unit = $4 and claim = $5`,
+		_, err := tx.ExecContext(ctx, `update crm_unit set due_at = $1, claim = 0, attempts = attempts + $2, last_error = $3 where unit = $4 and claim = $5`,
 			store.MicrosOf(v.due), failed, v.err, v.unit, v.claim)
 		return err
 	}
@@ -346,7 +358,7 @@ func (s *syncStore) settleUnit(ctx context.Context, tx store.Querier, v verdict,
 	if n, err := res.RowsAffected(); err != nil || n > 0 {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `update crm_unit set due_at = $1, attempts = 0, last_error = '' where unit = $2 and claim = $3`, store.MicrosOf(now), v.unit, v.claim)
+	_, err = tx.ExecContext(ctx, `update crm_unit set due_at = $1, claim = 0, attempts = 0, last_error = '' where unit = $2 and claim = $3`, store.MicrosOf(now), v.unit, v.claim)
 	return err
 }
 

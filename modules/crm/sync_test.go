@@ -352,6 +352,37 @@ func TestUsersWhoAreAlikeAreTwo(t *testing.T) {
 	}
 }
 
+// TestAStateThatComesBackIsSentThoughTheOneBetweenGotNoAnswer has a user change
+// and change back, while the CRM takes what it is sent and answers nothing.
+func TestAStateThatComesBackIsSentThoughTheOneBetweenGotNoAnswer(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, options ...apptest.Option) {
+		o := newOffice(t, options...)
+		user := userEvent{ID: "u", FirstName: new("one")}
+		o.comesTo([]rawEvent{o.say(topicUser, user)})
+		o.faults(mock.Faults{Lost: 1})
+		user.FirstName = new("two")
+		o.say(topicUser, user)
+		apptest.Eventually(t, func() string {
+			if n := o.service().mock.Counts().Faults["lost"]; n == 0 {
+				return "no answer was lost"
+			}
+			return ""
+		})
+		user.FirstName = new("one")
+		events := []rawEvent{o.say(topicUser, user)}
+		apptest.Eventually(t, func() string {
+			last := o.service().mock.History("", "", 0, 0)
+			if text := string(last[len(last)-1].State); !strings.Contains(text, `"FirstName":"one"`) {
+				return "the CRM shows " + text
+			}
+			return ""
+		})
+		o.faults(mock.Faults{})
+		o.comesTo(events)
+	})
+}
+
 // waiting is how many units the CRM does not show yet.
 func (o *office) waiting() (units int) {
 	o.Helper()

@@ -53,6 +53,14 @@ func (r *reconciler) again(attempts int64, after time.Duration) time.Time {
 // the user with the last of them.
 func (j *job) run(ctx context.Context, stop <-chan struct{}) error {
 	u := j.user
+	if j.lost {
+		if u != nil {
+			u.copy.doubt()
+		}
+		for _, t := range j.trips {
+			t.copy.doubt()
+		}
+	}
 	// Also one that is to be sent again whatever it shows: it may get another id.
 	if u != nil && (u.copy.state != copyExists || u.copy.digest == seal.Index{}) {
 		if err := j.sendUser(ctx, stop); err != nil {
@@ -214,6 +222,9 @@ func (j *job) send(ctx context.Context, stop <-chan struct{}, o *object, ours st
 		if o.copy.state != copyNone || j.cfg.AskFirst && turn == 0 {
 			c, err := j.call(ctx, stop, o.kind, "replace", func(ctx context.Context) call { return j.client.replace(ctx, o.kind, id, body) })
 			if err != nil {
+				if (c.result == resultFailed || c.result == resultTimeout) && o.copy.doubt() {
+					j.v.copies = append(j.v.copies, copied{o.entity, o.kind, o.copy})
+				}
 				return err
 			}
 			switch c.result {

@@ -193,9 +193,11 @@ func (s *campaignStore) counts(ctx context.Context, q store.Querier, ids []int64
 		err := store.Each(ctx, q, `select campaign, status, messages from mailing_count where campaign in `+store.Values(1, n, 1), args, func(scan func(...any) error) error {
 			var id, messages int64
 			var status messageStatus
-			err := scan(&id, &status, &messages)
+			if err := scan(&id, &status, &messages); err != nil {
+				return err
+			}
 			out[id][status] = messages
-			return err
+			return nil
 		})
 		if err != nil {
 			return nil, err
