@@ -128,16 +128,19 @@ func lastSegment(location string) string {
 
 var errStop = errors.New("stop")
 
-// list hands over all objects of a kind as they come; the list may be long. It
-// takes as long as ctx lets it. fn ends it early by errStop.
+// listTime bounds how long a list may take.
+const listTime = time.Hour
+
+// list hands over all objects of a kind as they come; the list may be long. fn
+// ends it early by errStop.
 func (c *crmClient) list(ctx context.Context, k kind, fn func(json.RawMessage) error) call {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
 	req, err := c.request(ctx, http.MethodGet, k.collection(), nil)
 	if err != nil {
 		return call{result: resultUnsent, detail: "the address of the CRM is bad"}
 	}
-	client := *c.http
-	client.Timeout = 0
-	resp, err := client.Do(req)
+	resp, err := c.http.Do(req)
 	if err != nil {
 		return failure(ctx, err)
 	}

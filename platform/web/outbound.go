@@ -24,7 +24,7 @@ var ErrForbiddenAddress = errs.New(errs.Invalid, "the host has a private, local 
 // OutboundConfig says how far a client of NewOutbound may go. A zero value
 // means the default of that field.
 type OutboundConfig struct {
-	Timeout   time.Duration // of a whole exchange, the body of the answer included; 10 s
+	Timeout   time.Duration // of a whole exchange, the body of the answer included, unless its context has a deadline; 10 s
 	Private   bool          // may reach private addresses: only for URLs that an operator configured
 	MaxConns  int           // per host, also the idle ones that are kept; 64
 	MaxHeader int64         // bytes of an answer's header; 64 KiB
@@ -37,18 +37,17 @@ type OutboundConfig struct {
 // ErrForbiddenAddress), whatever name leads there: the address that is dialled
 // is checked, so that a name cannot change between a check and the call. With
 // Private all are allowed but link-local ones and those where clouds hand out
-// credentials. It follows no redirect, gives the 3xx back as it is, and heeds
-// no proxy of the environment. Connections are kept and shared; HTTP/2 and TLS
-// 1.2 or later.
+// credentials. It follows no redirect, gives the 3xx back as it is, heeds no
+// proxy of the environment and sends nothing twice. Connections are kept and
+// shared; HTTP/1.1, and TLS 1.2 or later.
 //
 // An error of http.Client repeats the whole URL: log and keep WithoutURL of it.
 func NewOutbound(cfg OutboundConfig) *http.Client {
 	or(&cfg.Timeout, 10*time.Second)
 	or(&cfg.MaxConns, 64)
 	or(&cfg.MaxHeader, 64<<10)
-	connect := min(cfg.Timeout, 5*time.Second)
 	dialer := &net.Dialer{
-		Timeout: connect,
+		Timeout: connectTime(cfg.Timeout),
 		// Called with the address that a name was resolved to, for each attempt.
 		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			at, err := netip.ParseAddrPort(address)
@@ -59,21 +58,14 @@ func NewOutbound(cfg OutboundConfig) *http.Client {
 		},
 	}
 	return &http.Client{
-		Timeout:       cfg.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: outbound{&http.Transport{
-			Proxy:                  nil,
-			DialContext:            dialer.DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    connect,
-			ForceAttemptHTTP2:      true,
-			MaxConnsPerHost:        cfg.MaxConns,
-			MaxIdleConnsPerHost:    cfg.MaxConns,
-			MaxIdleConns:           max(256, cfg.MaxConns),
-			IdleConnTimeout:        90 * time.Second,
-			ResponseHeaderTimeout:  cfg.Timeout,
-			ExpectContinueTimeout:  time.Second,
-			MaxResponseHeaderBytes: cfg.MaxHeader,
+		Transport: outbound{&transport{
+			dial:      dialer.DialContext,
+			tls:       &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
+			timeout:   cfg.Timeout,
+			maxConns:  cfg.MaxConns,
+			maxHeader: cfg.MaxHeader,
+			hosts:     map[string]*host{},
 		}},
 	}
 }
@@ -90,11 +82,11 @@ func WithoutURL(err error) error {
 
 // outbound takes the address out of a refusal: it would tell the author of a
 // URL how names resolve on the inside.
-type outbound struct{ *http.Transport }
+type outbound struct{ *transport }
 
 // RoundTrip implements http.RoundTripper.
 func (o outbound) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := o.Transport.RoundTrip(r)
+	res, err := o.transport.RoundTrip(r)
 	if errors.Is(err, ErrForbiddenAddress) {
 		return nil, ErrForbiddenAddress
 	}

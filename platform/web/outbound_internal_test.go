@@ -54,7 +54,7 @@ func TestOnlyAddressesOfThePublicInternetAreDialled(t *testing.T) {
 	}
 }
 
-func TestOutboundSpeaksHTTP2OverVerifiedTLSAndHeedsNoProxy(t *testing.T) {
+func TestOutboundVerifiesTLS(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }))
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -84,13 +84,18 @@ func TestOutboundSpeaksHTTP2OverVerifiedTLSAndHeedsNoProxy(t *testing.T) {
 		t.Errorf("a certificate that nobody vouches for: %v", err)
 	}
 	c = NewOutbound(OutboundConfig{Private: true})
-	inner := c.Transport.(outbound).Transport
-	inner.TLSClientConfig.RootCAs = x509.NewCertPool()
-	inner.TLSClientConfig.RootCAs.AddCert(srv.Certificate())
-	if proto, err := get(c); err != nil || proto != "HTTP/2.0" {
-		t.Errorf("%q %v", proto, err)
+	inner := c.Transport.(outbound).transport
+	inner.tls.RootCAs = x509.NewCertPool()
+	inner.tls.RootCAs.AddCert(srv.Certificate())
+	for range 2 {
+		if proto, err := get(c); err != nil || proto != "HTTP/1.1" {
+			t.Errorf("%q %v", proto, err)
+		}
 	}
-	if inner.Proxy != nil {
-		t.Error("a proxy of the environment would see every call, and dial past the check")
+	if len(inner.hosts) != 1 || len(inner.hosts[srv.URL].idle) != 1 {
+		t.Errorf("%d hosts are kept", len(inner.hosts))
+	}
+	if c.CloseIdleConnections(); len(inner.hosts) != 0 || inner.sweep != nil {
+		t.Errorf("%d hosts are kept without a connection", len(inner.hosts))
 	}
 }
