@@ -66,6 +66,8 @@ const (
 //     product's tables for each user, as it should be and as the CRM shows it,
 //     and writes them in large transactions (ratio-to-rows): it derives nothing,
 //     marks nothing, knows no order and no person, and logs nothing;
+//   - logged-rows/s is the same when that client writes the two entries of the
+//     event log that the product writes of each change (ratio-to-logged-rows);
 //   - created/s are users that are new, and events/s changes of each of them: an
 //     event is a call (ratio, to http/s), at cpu-us of the product;
 //   - few-events/s are as many changes of a hundred users, where an event that a
@@ -79,7 +81,11 @@ func BenchmarkCRMSync(b *testing.B) {
 	o := newCRMOffice(b)
 	users := max(int(crmUsers*crmShare(b)), crmFewUsers)
 	limit := o.limit(b)
-	withRows := o.limitWithRows(b, users)
+	withRows := o.limitWithRows(b, users, nil)
+	withLog := o.limitWithRows(b, users, bareLog(b, 2, func(user int) [][]byte { // received, updated
+		ref := sha256.Sum256([]byte(crmUserID(user)))
+		return [][]byte{ref[:16]}
+	}))
 	resetPeak(b, o.product)
 
 	created := o.flood(b, users, users)
@@ -99,10 +105,12 @@ func BenchmarkCRMSync(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(limit, "http/s")
 	b.ReportMetric(withRows, "rows/s")
+	b.ReportMetric(withLog, "logged-rows/s")
 	b.ReportMetric(created.rate, "created/s")
 	b.ReportMetric(changed.rate, "events/s")
 	b.ReportMetric(changed.rate/limit, "ratio")
 	b.ReportMetric(changed.rate/withRows, "ratio-to-rows")
+	b.ReportMetric(changed.rate/withLog, "ratio-to-logged-rows")
 	b.ReportMetric(changed.cpu, "cpu-us")
 	b.ReportMetric(few.rate, "few-events/s")
 	b.ReportMetric(few.rate/limit, "few-ratio")
@@ -215,9 +223,9 @@ func (o *crmOffice) limit(b *testing.B) float64 {
 // limitWithRows gives how many replacements of users per second the CRM takes
 // from a bare client that keeps durable rows of each, in the product's tables.
 // It leaves the CRM empty.
-func (o *crmOffice) limitWithRows(b *testing.B, users int) float64 {
+func (o *crmOffice) limitWithRows(b *testing.B, users int, logs func(list []int) error) float64 {
 	b.Helper()
-	db := bareTables(b, "../modules/crm/migrations/0001_crm.sql")
+	db := bareTables(b, "../modules/crm/migrations")
 	sealed := make([]byte, 150)
 	write := func(list []int, insert, values, update string, row func(entity []byte, user int) []any) error {
 		tx, err := db.Begin()
@@ -267,7 +275,7 @@ func (o *crmOffice) limitWithRows(b *testing.B, users int) float64 {
 		post: func(client *http.Client, user int) error {
 			return o.post(client, "/crm/users/"+crmUserID(user), crmUserBody(user, 1))
 		},
-		after: shows}.rate(b, users, crmConns)
+		after: shows, logs: logs}.rate(b, users, crmConns)
 	o.forget(b)
 	return rate
 }

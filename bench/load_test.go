@@ -29,6 +29,11 @@ func (l load) rate(perRequest int) float64 {
 	return float64(l.requests) * float64(perRequest) / l.took.Seconds()
 }
 
+// and is both one after the other.
+func (l load) and(m load) load {
+	return load{l.requests + m.requests, l.took + m.took, slices.Sorted(slices.Values(slices.Concat(l.latency, m.latency)))}
+}
+
 func (l load) percentile(p float64) time.Duration {
 	if len(l.latency) == 0 {
 		return 0

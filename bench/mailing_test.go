@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,6 +79,8 @@ func messageBody(b []byte, id int64, n int) []byte {
 //     each message before it goes and writes down the answer, thousands in a
 //     transaction (ratio-to-rows): it reads nothing, knows no person, no window
 //     and no campaign, and logs nothing;
+//   - logged-rows/s: from that one when it writes an entry of the event log for
+//     each message as well (ratio-to-logged-rows);
 //   - socket/s: from bare sockets (ratio-to-socket).
 //
 // first-s and last-s count from start_at. peak-MB is the most memory resident in
@@ -86,7 +89,10 @@ func BenchmarkMailingSend(b *testing.B) {
 	provider := startProbe(b)
 	clients := scaled(b, sentClients)
 	overHTTP, overSockets := provider.limits(b)
-	withRows := provider.limitWithRows(b)
+	withRows := provider.limitWithRows(b, nil)
+	withLog := provider.limitWithRows(b, bareLog(b, 1, func(n int) [][]byte {
+		return [][]byte{serialRef(1, 1), serialRef(2, n), serialRef(3, n)} // as the product's of a campaign, a message and a client
+	}))
 
 	logged := sendAll(b, provider, clients, nil)
 	unlogged := sendAll(b, provider, clients, []string{"APP_MAILING_LOG_STRATEGIES="})
@@ -98,11 +104,13 @@ func BenchmarkMailingSend(b *testing.B) {
 	b.ReportMetric(overHTTP, "http/s")
 	b.ReportMetric(overSockets, "socket/s")
 	b.ReportMetric(withRows, "rows/s")
+	b.ReportMetric(withLog, "logged-rows/s")
 	for prefix, s := range map[string]sentCampaign{"": logged, "unlogged-": unlogged} {
 		b.ReportMetric(s.rate, prefix+"messages/s")
 		b.ReportMetric(s.rate/overHTTP, prefix+"ratio")
 		b.ReportMetric(s.rate/overSockets, prefix+"ratio-to-socket")
 		b.ReportMetric(s.rate/withRows, prefix+"ratio-to-rows")
+		b.ReportMetric(s.rate/withLog, prefix+"ratio-to-logged-rows")
 		b.ReportMetric(s.first.Seconds(), prefix+"first-s")
 		b.ReportMetric(s.last.Seconds(), prefix+"last-s")
 		b.ReportMetric(s.peak, prefix+"peak-MB")
@@ -305,9 +313,9 @@ func (p *provider) limits(b *testing.B) (overHTTP, overSockets float64) {
 
 // limitWithRows gives how many messages per second the provider takes from a
 // bare client that keeps a durable row for each, in the product's table.
-func (p *provider) limitWithRows(b *testing.B) float64 {
+func (p *provider) limitWithRows(b *testing.B, logs func(list []int) error) float64 {
 	b.Helper()
-	db := bareTables(b, "../modules/mailing/migrations/0001_mailing.sql")
+	db := bareTables(b, "../modules/mailing/migrations")
 	clients := scaled(b, sentClients)
 	p.forget(b)
 	rate := rowKeeper{chunk: 1000, most: 500,
@@ -320,13 +328,19 @@ func (p *provider) limitWithRows(b *testing.B) float64 {
 			}
 			_, err := db.Exec(`update mailing_message set status = 2, attempts = 1, sent_at = ?1 where id in (`+strings.TrimSuffix(strings.Repeat("?,", len(list)), ",")+`)`, ids...)
 			return err
-		}}.rate(b, clients, senderConns)
+		},
+		logs: logs}.rate(b, clients, senderConns)
 	var sent int
 	if err := db.QueryRow(`select count(*) from mailing_message where status = 2`).Scan(&sent); err != nil || sent != clients {
 		b.Fatalf("%d rows of %d tell of a sent message (%v)", sent, clients, err)
 	}
 	p.forget(b)
 	return rate
+}
+
+// serialRef is a ref of a kind and a number.
+func serialRef(kind byte, n int) []byte {
+	return binary.BigEndian.AppendUint64([]byte{kind, 1, 2, 3, 4, 5, 6, 7}, uint64(n))
 }
 
 // insertMessages makes rows of messages, with numbers in random order as the

@@ -1,15 +1,19 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -18,10 +22,11 @@ func bareClient(conns int) *http.Client {
 	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxConnsPerHost: conns, MaxIdleConnsPerHost: conns}}
 }
 
-// bareTables makes tables of the product in a SQLite database with its settings.
-func bareTables(b *testing.B, migration string) *sql.DB {
+// bareTables makes the product's tables, as all migrations of a folder leave
+// them, in a SQLite database with its settings.
+func bareTables(b *testing.B, migrations string) *sql.DB {
 	b.Helper()
-	schema, err := os.ReadFile(migration)
+	files, err := os.ReadDir(migrations) // in order: their names begin with their numbers
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -31,8 +36,17 @@ func bareTables(b *testing.B, migration string) *sql.DB {
 	}
 	b.Cleanup(func() { _ = db.Close() })
 	db.SetMaxOpenConns(1)
-	if _, err := db.Exec(string(schema)); err != nil {
-		b.Fatal(err)
+	for _, f := range files {
+		if strings.HasSuffix(f.Name(), ".postgres.sql") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(migrations, f.Name()))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := db.Exec(string(text)); err != nil {
+			b.Fatalf("%s: %v", f.Name(), err)
+		}
 	}
 	return db
 }
@@ -42,6 +56,7 @@ type rowKeeper struct {
 	before func(first, last int) error // writes the rows of those from first on, before they go
 	post   func(client *http.Client, n int) error
 	after  func(list []int) error // writes down that these were taken
+	logs   func(list []int) error // writes what happened to them into a log; may be nil
 	chunk  int                    // rows of one before
 	most   int                    // rows of one after
 }
@@ -97,13 +112,34 @@ func (k rowKeeper) rate(b *testing.B, n, conns int) float64 {
 		close(taken)
 		return nil
 	})
+	told := make(chan []int, 64)
 	g.Go(func() error {
+		defer close(told)
 		for i := range taken {
 			list := []int{i}
 			for range min(len(taken), k.most-1) {
 				list = append(list, <-taken)
 			}
 			if err := write(func() error { return k.after(list) }); err != nil {
+				return err
+			}
+			if k.logs == nil {
+				continue
+			}
+			select {
+			case told <- list:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for list := range told {
+			for range min(len(told), 8) {
+				list = append(list, <-told...)
+			}
+			if err := k.logs(list); err != nil {
 				return err
 			}
 		}
@@ -113,6 +149,58 @@ func (k rowKeeper) rate(b *testing.B, n, conns int) float64 {
 		b.Fatal(err)
 	}
 	return float64(n) / time.Since(begin).Seconds()
+}
+
+// bareLog writes entries of the product's event log: so many of each thing, with
+// what ref gives as refs, 16 bytes each.
+func bareLog(b *testing.B, entries int, refs func(n int) [][]byte) func(list []int) error {
+	b.Helper()
+	db := bareTables(b, "../platform/eventlog/migrations")
+	sealed := make([]byte, 250)
+	return func(list []int) error {
+		type about struct {
+			ref, key []byte
+			at       int64
+		}
+		var all []about
+		var args []any
+		tx, err := db.Begin()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+		insert := func(text, row string, each int) error {
+			for part := range slices.Chunk(args, 64*each) {
+				if _, err := tx.Exec(text+strings.TrimSuffix(strings.Repeat(row+",", len(part)/each), ","), part...); err != nil {
+					return err
+				}
+			}
+			args = args[:0]
+			return nil
+		}
+		for _, n := range list {
+			for range entries {
+				key, at := uuid.Must(uuid.NewV7()), time.Now().UnixMicro()
+				var packed []byte
+				for _, ref := range refs(n) {
+					packed = append(packed, ref...)
+					all = append(all, about{ref, key[:], at})
+				}
+				args = append(args, "bare", key[:], at, "bare.thing.done", "", sealed, nil, packed)
+			}
+		}
+		if err := insert(`insert into eventlog_entry (module, key, at, event, target_kind, sealed, receivers, refs) values `, `(?,?,?,?,?,?,?,?)`, 8); err != nil {
+			return err
+		}
+		slices.SortFunc(all, func(a, b about) int { return bytes.Compare(a.ref, b.ref) })
+		for _, a := range all {
+			args = append(args, "bare", a.ref, a.at, a.key)
+		}
+		if err := insert(`insert into eventlog_ref (module, ref, at, key) values `, `(?,?,?,?)`, 4); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
 }
 
 func pass(ctx context.Context, to chan<- int, n int) error {

@@ -48,7 +48,7 @@ const webhookConns = 64
 // delegation of every call.
 func BenchmarkTelephonyWebhooks(b *testing.B) {
 	raw := bare(b)
-	std := wholeCalls().playFor(b, raw+"/std", "", webhookConns, lasting(b, measured/4)).rate(1)
+	std := wholeCalls().playFor(b, raw+"/skip", "", webhookConns, lasting(b, measured/4)).rate(1)
 	bus := busLimit(b)
 
 	dir := b.TempDir()

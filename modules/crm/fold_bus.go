@@ -193,6 +193,13 @@ func (f *folder) add(batch *folded, p *parsed, aliases []seal.Alias, ciphers []*
 	batch.trips[entity] = tripRow{userRow{p.place, entity, cipher.Subject(), cipher.Seal(nil, text, sealTrip)}, person, ticks(start)}
 }
 
+// receivedData tells in the log which event it was.
+type receivedData struct {
+	At  time.Time `json:"at"`
+	Log string    `json:"log"`
+	Seq int64     `json:"seq"`
+}
+
 // tell counts and logs what came.
 func (f *folder) tell(ctx context.Context, list []parsed, ciphers []*seal.Cipher, batch *folded, now time.Time) {
 	for i := range batch.dead {
@@ -212,8 +219,7 @@ func (f *folder) tell(ctx context.Context, list []parsed, ciphers []*seal.Cipher
 			entry.Event = "crm.trip.received"
 			entry.Refs = append(entry.Refs, eventlog.Ref{Kind: refTrip, ID: f.keys.Index("trip_id", p.booking.ID).String()})
 		}
-		data, _ := json.Marshal(map[string]any{"log": p.raw.Log, "seq": p.raw.Seq, "at": p.raw.At})
-		entry.Data = data
+		entry.Data, _ = json.Marshal(receivedData{p.raw.At, p.raw.Log, p.raw.Seq})
 		// What cannot be logged is counted there.
 		_ = f.logged.Log(ctx, entry)
 	}

@@ -188,10 +188,9 @@ func markDirty(ctx context.Context, tx store.Querier, dirty map[dirtyKey]bool, n
 	keys := slices.SortedFunc(maps.Keys(dirty), func(a, b dirtyKey) int {
 		return cmp.Or(bytes.Compare(a.unit[:], b.unit[:]), bytes.Compare(a.entity[:], b.entity[:]))
 	})
-	mark := rand.Int64() // another one than before
 	rows, units := make([]any, 0, 4*len(keys)), make([]any, 0, 5*len(keys))
 	for i, k := range keys {
-		rows = append(rows, k.unit, k.entity, mark, store.MicrosOf(now))
+		rows = append(rows, k.unit, k.entity, rand.Int64(), store.MicrosOf(now)) // a mark like no other
 		if i == 0 || keys[i-1].unit != k.unit {
 			units = append(units, k.unit, store.MicrosOf(now), 0, 0, "")
 		}

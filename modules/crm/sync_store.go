@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"maps"
+	"slices"
 	"time"
 
 	"switchboard/platform/seal"
@@ -150,26 +152,54 @@ func (s *syncStore) load(ctx context.Context, units []*unit) error {
 				ids[i] = u.id
 			}
 			rest = rest[n:]
-			for _, read := range []func(context.Context, store.Querier, []any, map[seal.Index]*unit) error{s.users, s.dirty, s.last} {
-				if err := read(ctx, tx, ids, of); err != nil {
-					return err
-				}
+			trips := map[seal.Index]*wantedTrip{}
+			if err := s.users(ctx, tx, ids, of, trips); err != nil {
+				return err
+			}
+			if err := s.dirty(ctx, tx, ids, of, trips); err != nil {
+				return err
+			}
+			if err := s.trips(ctx, tx, trips); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 }
 
-func (s *syncStore) users(ctx context.Context, tx store.Querier, ids []any, of map[seal.Index]*unit) error {
-	return store.Each(ctx, tx, `select u.entity, u.subject, u.sealed, (select count(*) from crm_dead_letter x where x.entity = u.entity), `+copyColumns+` from crm_user u left join crm_copy c on c.entity = u.entity
-		where u.entity in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
+// wantedTrip is a trip that is to be read: as one that is dirty, as the last one
+// of a user, or both.
+type wantedTrip struct {
+	dirty  *object
+	lastOf *unit
+}
+
+func wantTrip(trips map[seal.Index]*wantedTrip, entity seal.Index) *wantedTrip {
+	w := trips[entity]
+	if w == nil {
+		w = &wantedTrip{}
+		trips[entity] = w
+	}
+	return w
+}
+
+// users reads the users, and finds the last trip of each that the CRM has.
+func (s *syncStore) users(ctx context.Context, tx store.Querier, ids []any, of map[seal.Index]*unit, trips map[seal.Index]*wantedTrip) error {
+	return store.Each(ctx, tx, `select u.entity, u.subject, u.sealed, (select count(*) from crm_dead_letter x where x.entity = u.entity),
+		(select l.entity from crm_trip l join crm_copy k on k.entity = l.entity and k.state = 2
+			where l.owner = u.entity order by l.started desc, l.happened_at desc, l.seq desc limit 1), `+copyColumns+`
+		from crm_user u left join crm_copy c on c.entity = u.entity where u.entity in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
 		o, c := &object{kind: kindUser}, copyScan{}
 		var dead int64
-		if err := scan(c.into(&o.entity, &o.subject, &o.sealed, &dead)...); err != nil {
+		var last []byte
+		if err := scan(c.into(&o.entity, &o.subject, &o.sealed, &dead, &last)...); err != nil {
 			return err
 		}
 		o.copy, o.dead = c.row(), dead > 0
 		of[o.entity].user = o
+		if last != nil {
+			wantTrip(trips, seal.Index(last)).lastOf = of[o.entity]
+		}
 		return nil
 	})
 }
@@ -178,47 +208,60 @@ func (s *syncStore) users(ctx context.Context, tx store.Querier, ids []any, of m
 // waits for its unit's next turn.
 const maxDirty = 2000
 
-func (s *syncStore) dirty(ctx context.Context, tx store.Querier, ids []any, of map[seal.Index]*unit) error {
+// dirty reads the marks of units whose users are known already.
+func (s *syncStore) dirty(ctx context.Context, tx store.Querier, ids []any, of map[seal.Index]*unit, trips map[seal.Index]*wantedTrip) error {
 	args := append([]any{maxDirty}, ids...)
-	return store.Each(ctx, tx, `select d.unit, d.entity, d.mark, t.subject, t.sealed, t.owner, t.started, t.happened_at, t.seq,
-		(select count(*) from crm_dead_letter x where x.entity = d.entity), `+copyColumns+` from crm_dirty d
-		left join crm_trip t on t.entity = d.entity left join crm_copy c on c.entity = d.entity
-		where d.unit in `+store.Values(1, len(ids), 2)+` order by d.unit, d.entity limit $1`, args, func(scan func(...any) error) error {
-		o, c := &object{kind: kindTrip, dirty: true}, copyScan{}
-		var unit seal.Index
-		var subject, owner []byte
-		var started, at, seq sql.Null[int64]
-		var dead int64
-		if err := scan(c.into(&unit, &o.entity, &o.mark, &subject, &o.sealed, &owner, &started, &at, &seq, &dead)...); err != nil {
+	return store.Each(ctx, tx, `select unit, entity, mark from crm_dirty where unit in `+store.Values(1, len(ids), 2)+` order by unit, entity limit $1`, args, func(scan func(...any) error) error {
+		var unit, entity seal.Index
+		var mark int64
+		if err := scan(&unit, &entity, &mark); err != nil {
 			return err
 		}
 		u := of[unit]
-		if o.entity == unit && u.user != nil {
-			u.user.dirty, u.user.mark = true, o.mark
+		if entity == unit && u.user != nil {
+			u.user.dirty, u.user.mark = true, mark
 			return nil
 		}
-		copy(o.subject[:], subject)
-		copy(o.owner[:], owner)
-		o.copy, o.order, o.dead = c.row(), [3]int64{started.V, at.V, seq.V}, dead > 0
+		o := &object{kind: kindTrip, entity: entity, dirty: true, mark: mark}
 		u.trips = append(u.trips, o)
+		wantTrip(trips, entity).dirty = o
 		return nil
 	})
 }
 
-// last finds the last trip of each user that the CRM has.
-func (s *syncStore) last(ctx context.Context, tx store.Querier, ids []any, of map[seal.Index]*unit) error {
-	return store.Each(ctx, tx, `select t.owner, t.entity, t.subject, t.sealed, t.started, t.happened_at, t.seq, `+copyColumns+` from crm_user u
-		join crm_trip t on t.entity = (select l.entity from crm_trip l join crm_copy k on k.entity = l.entity and k.state = 2
-			where l.owner = u.entity order by l.started desc, l.happened_at desc, l.seq desc limit 1)
-		join crm_copy c on c.entity = t.entity where u.entity in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
-		o, c := &object{kind: kindTrip}, copyScan{}
-		if err := scan(c.into(&o.owner, &o.entity, &o.subject, &o.sealed, &o.order[0], &o.order[1], &o.order[2])...); err != nil {
+// trips reads trips. One that is not there stays as it is.
+func (s *syncStore) trips(ctx context.Context, tx store.Querier, trips map[seal.Index]*wantedTrip) error {
+	for rest := sortedKeys(trips); len(rest) > 0; {
+		n := store.Chunk(len(rest))
+		args := make([]any, n)
+		for i, entity := range rest[:n] {
+			args[i] = entity
+		}
+		rest = rest[n:]
+		err := store.Each(ctx, tx, `select t.entity, t.subject, t.sealed, t.owner, t.started, t.happened_at, t.seq, (select count(*) from crm_dead_letter x where x.entity = t.entity), `+copyColumns+`
+			from crm_trip t left join crm_copy c on c.entity = t.entity where t.entity in `+store.Values(1, n, 1), args, func(scan func(...any) error) error {
+			o, c := object{kind: kindTrip}, copyScan{}
+			var dead int64
+			if err := scan(c.into(&o.entity, &o.subject, &o.sealed, &o.owner, &o.order[0], &o.order[1], &o.order[2], &dead)...); err != nil {
+				return err
+			}
+			o.copy, o.dead = c.row(), dead > 0
+			w := trips[o.entity]
+			if w.lastOf != nil {
+				last := o
+				w.lastOf.last = &last
+			}
+			if w.dirty != nil {
+				o.dirty, o.mark = true, w.dirty.mark
+				*w.dirty = o
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
-		o.copy = c.row()
-		of[o.owner].last = o
-		return nil
-	})
+	}
+	return nil
 }
 
 // copiesOf reads copies.
@@ -280,86 +323,151 @@ type copied struct {
 // away meanwhile.
 func (s *syncStore) settle(ctx context.Context, verdicts []verdict, now time.Time) error {
 	return s.db.Tx(ctx, func(tx store.Querier) error {
-		copies := map[seal.Index]copied{} // the newest of each
-		for _, v := range verdicts {
-			for _, c := range v.copies {
-				copies[c.entity] = c
-			}
-		}
-		args := make([]any, 0, 8*len(copies))
-		for _, entity := range sortedKeys(copies) {
-			c := copies[entity]
-			args = append(args, entity, int(c.kind), int64(c.state), c.subject, c.digest, c.remote, c.sealed, store.MicrosOf(c.sentAt))
-		}
-		err := store.Insert(ctx, tx, `insert into crm_copy (entity, kind, state, subject, digest, remote, sealed, sent_at) values `, 8, args,
-			` on conflict (entity) do update set state = excluded.state, subject = excluded.subject, digest = excluded.digest, remote = excluded.remote,
-			sealed = excluded.sealed, sent_at = excluded.sent_at`)
-		if err != nil {
+		if err := s.keep(ctx, tx, verdicts); err != nil {
 			return err
 		}
+		if err := s.clear(ctx, tx, verdicts); err != nil {
+			return err
+		}
+		later := map[dirtyKey]bool{}
 		for _, v := range verdicts {
-			if err := s.settleUnit(ctx, tx, v, now); err != nil {
+			for _, user := range v.later {
+				later[dirtyKey{user, user}] = true
+			}
+			if err := insertDead(ctx, tx, v.dead); err != nil {
 				return err
 			}
+			for _, entity := range v.alive {
+				if _, err := tx.ExecContext(ctx, `delete from crm_dead_letter where entity = $1`, entity); err != nil {
+					return err
+				}
+			}
 		}
-		return nil
+		if err := markDirty(ctx, tx, later, now); err != nil {
+			return err
+		}
+		return s.leave(ctx, tx, verdicts, now)
 	})
 }
 
-func (s *syncStore) settleUnit(ctx context.Context, tx store.Querier, v verdict, now time.Time) error {
-	for _, o := range v.clear {
-		if _, err := tx.ExecContext(ctx, `delete from crm_dirty where unit = $1 and entity = $2 and mark = $3`, v.unit, o.entity, o.mark); err != nil {
+// keep writes what the CRM has.
+func (s *syncStore) keep(ctx context.Context, tx store.Querier, verdicts []verdict) error {
+	copies := map[seal.Index]copied{} // the newest of each
+	for _, v := range verdicts {
+		for _, c := range v.copies {
+			copies[c.entity] = c
+		}
+	}
+	args := make([]any, 0, 8*len(copies))
+	for _, entity := range sortedKeys(copies) {
+		c := copies[entity]
+		args = append(args, entity, int(c.kind), int64(c.state), c.subject, c.digest, c.remote, c.sealed, store.MicrosOf(c.sentAt))
+	}
+	return store.Insert(ctx, tx, `insert into crm_copy (entity, kind, state, subject, digest, remote, sealed, sent_at) values `, 8, args,
+		` on conflict (entity) do update set state = excluded.state, subject = excluded.subject, digest = excluded.digest, remote = excluded.remote,
+		sealed = excluded.sealed, sent_at = excluded.sent_at`)
+}
+
+// fewMarks is how many marks of a unit are at most looked for among all that it
+// has.
+const fewMarks = 8
+
+// clear takes away the marks that are dealt with; what got another one since
+// keeps it. No two marks are alike.
+func (s *syncStore) clear(ctx context.Context, tx store.Querier, verdicts []verdict) error {
+	var units, marks []any
+	for _, v := range verdicts {
+		if len(v.clear) > fewMarks {
+			if err := s.clearUnit(ctx, tx, v); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, o := range v.clear {
+			units, marks = append(units, v.unit), append(marks, o.mark)
+		}
+	}
+	for len(units) > 0 {
+		n := store.Chunk(len(units))
+		if _, err := tx.ExecContext(ctx, `delete from crm_dirty where unit in `+store.Values(1, n, 1)+` and mark in `+store.Values(1, n, n+1), slices.Concat(units[:n], marks[:n])...); err != nil {
+			return err
+		}
+		units, marks = units[n:], marks[n:]
+	}
+	return nil
+}
+
+func (s *syncStore) clearUnit(ctx context.Context, tx store.Querier, v verdict) error {
+	for rest := v.clear; len(rest) > 0; {
+		n := store.Chunk(len(rest))
+		args := make([]any, 1+2*n)
+		args[0] = v.unit
+		for i, o := range rest[:n] {
+			args[1+i], args[1+n+i] = o.entity, o.mark
+		}
+		rest = rest[n:]
+		if _, err := tx.ExecContext(ctx, `delete from crm_dirty where unit = $1 and entity in `+store.Values(1, n, 2)+` and mark in `+store.Values(1, n, n+2), args...); err != nil {
 			return err
 		}
 	}
-	if err := insertDead(ctx, tx, v.dead); err != nil {
-		return err
+	return nil
+}
+
+// leave gives up the units that workers are done with, as far as they still have
+// them.
+func (s *syncStore) leave(ctx context.Context, tx store.Querier, verdicts []verdict, now time.Time) error {
+	left := map[int64][]any{} // units in which there is nothing to do, by claims
+	for _, v := range verdicts {
+		if !v.done {
+			continue
+		}
+		if !v.due.IsZero() {
+			failed := 0
+			if v.failed {
+				failed = 1
+			}
+			if _, err := tx.ExecContext(ctx, `update crm_unit set due_at = $1, claim = 0, attempts = attempts + $2, last_error = $3 where unit = $4 and claim = $5`,
+				store.MicrosOf(v.due), failed, v.err, v.unit, v.claim); err != nil {
+				return err
+			}
+			continue
+		}
+		if len(v.waiting) > 0 {
+			more, err := s.more(ctx, tx, v)
+			if err != nil {
+				return err
+			}
+			if !more {
+				if _, err := tx.ExecContext(ctx, `delete from crm_unit where unit = $1 and claim = $2`, v.unit, v.claim); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		left[v.claim] = append(left[v.claim], v.unit)
 	}
-	for _, entity := range v.alive {
-		if _, err := tx.ExecContext(ctx, `delete from crm_dead_letter where entity = $1`, entity); err != nil {
-			return err
+	for _, claim := range slices.Sorted(maps.Keys(left)) {
+		for units := left[claim]; len(units) > 0; {
+			n := store.Chunk(len(units))
+			res, err := tx.ExecContext(ctx, `delete from crm_unit where claim = $1 and unit in `+store.Values(1, n, 2)+` and not exists (select 1 from crm_dirty d where d.unit = crm_unit.unit)`,
+				slices.Concat([]any{claim}, units[:n])...)
+			if err != nil {
+				return err
+			}
+			gone, err := res.RowsAffected()
+			if err != nil {
+				return err
+			}
+			if gone < int64(n) { // some were marked meanwhile, or taken away
+				if _, err := tx.ExecContext(ctx, `update crm_unit set due_at = $1, claim = 0, attempts = 0, last_error = '' where claim = $2 and unit in `+store.Values(1, n, 3),
+					slices.Concat([]any{store.MicrosOf(now), claim}, units[:n])...); err != nil {
+					return err
+				}
+			}
+			units = units[n:]
 		}
 	}
-	if len(v.later) > 0 {
-		dirty := map[dirtyKey]bool{}
-		for _, user := range v.later {
-			dirty[dirtyKey{user, user}] = true
-		}
-		if err := markDirty(ctx, tx, dirty, now); err != nil {
-			return err
-		}
-	}
-	if !v.done {
-		return nil
-	}
-	if !v.due.IsZero() {
-		failed := 0
-		if v.failed {
-			failed = 1
-		}
-		_, err := tx.ExecContext(ctx, `update crm_unit set due_at = $1, claim = 0, attempts = attempts + $2, last_error = $3 where unit = $4 and claim = $5`,
-			store.MicrosOf(v.due), failed, v.err, v.unit, v.claim)
-		return err
-	}
-	if len(v.waiting) > 0 {
-		more, err := s.more(ctx, tx, v)
-		if err != nil {
-			return err
-		}
-		if !more {
-			_, err := tx.ExecContext(ctx, `delete from crm_unit where unit = $1 and claim = $2`, v.unit, v.claim)
-			return err
-		}
-	}
-	res, err := tx.ExecContext(ctx, `delete from crm_unit where unit = $1 and claim = $2 and not exists (select 1 from crm_dirty where unit = $1)`, v.unit, v.claim)
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil || n > 0 {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `update crm_unit set due_at = $1, claim = 0, attempts = 0, last_error = '' where unit = $2 and claim = $3`, store.MicrosOf(now), v.unit, v.claim)
-	return err
+	return nil
 }
 
 // more tells whether there is something to do in a unit but to wait for its

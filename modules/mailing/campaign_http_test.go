@@ -129,8 +129,11 @@ func (d *planner) messages(campaign int64, list ...planned) (first int64) {
 		list[i].Due = d.clock()
 	}
 	err := d.p.DB.Tx(d.t.Context(), func(tx store.Querier) error {
-		_, err := d.campaigns.messages.plan(d.t.Context(), tx, campaign, list, d.clock())
-		return err
+		h := newHanding(campaign, d.clock(), 0)
+		if err := d.campaigns.messages.plan(d.t.Context(), tx, list, h); err != nil {
+			return err
+		}
+		return h.tally.save(d.t.Context(), tx)
 	})
 	if err != nil {
 		d.t.Fatal(err)

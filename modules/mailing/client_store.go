@@ -35,11 +35,31 @@ const maxBranches = 128
 // of the filter is a range of an index; ranges are merged, so that a page costs
 // what it gives and not what there is.
 func (*clientStore) audience(ctx context.Context, q store.Querier, f filter, after int64, limit int) ([]audienceRow, error) {
-	query, args := audienceQuery(f, after, limit)
+	query, args := audienceQuery(clientColumns, f, after, limit)
 	return listClients(ctx, q, query, args)
 }
 
-func audienceQuery(f filter, after int64, limit int) (query string, args []any) {
+// addressee is as much of a client as it takes to make a message.
+type addressee struct {
+	ID       int64
+	Phone    seal.Index
+	Timezone string
+}
+
+// addressees is audience without what is of no use before a message goes.
+func (*clientStore) addressees(ctx context.Context, q store.Querier, f filter, after int64, limit int) (out []addressee, err error) {
+	query, args := audienceQuery(`id, phone, timezone`, f, after, limit)
+	err = store.Each(ctx, q, query, args, func(scan func(...any) error) error {
+		var a addressee
+		err := scan(&a.ID, &a.Phone, &a.Timezone)
+		out = append(out, a)
+		return err
+	})
+	return out, err
+}
+
+func audienceQuery(columns string, f filter, after int64, limit int) (query string, args []any) {
+	selected := `select ` + columns + ` from mailing_client `
 	bind := func(v any) string {
 		args = append(args, v)
 		return "$" + strconv.Itoa(len(args))
@@ -78,10 +98,10 @@ func audienceQuery(f filter, after int64, limit int) (query string, args []any) 
 	}
 	end := `id > ` + begin + ` order by id limit ` + most
 	if len(ranges) == 1 {
-		return selectClients + `where ` + ranges[0] + end, args
+		return selected + `where ` + ranges[0] + end, args
 	}
 	var text strings.Builder
-	text.WriteString(selectClients + `where id in (select id from (`)
+	text.WriteString(selected + `where id in (select id from (`)
 	for i, r := range ranges {
 		if i > 0 {
 			text.WriteString(` union all `)

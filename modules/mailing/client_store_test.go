@@ -88,7 +88,7 @@ func TestTheAudienceIsFoundAlongAnIndex(t *testing.T) {
 	crowd(t, db, 100, 10, 5)
 	for _, f := range []filter{{}, {Tag: []string{"tag1"}}, {OperatorCode: []string{"901"}}, {Tag: []string{"tag1", "tag2"}}, {OperatorCode: []string{"901", "902"}},
 		{Tag: []string{"tag1"}, OperatorCode: []string{"901"}}, {Tag: []string{"tag1", "tag2"}, OperatorCode: []string{"901", "902"}}} {
-		query, args := audienceQuery(f, 5, 10)
+		query, args := audienceQuery(clientColumns, f, 5, 10)
 		var plan []string
 		err := store.Each(t.Context(), db.Read(), `explain query plan `+query, args, func(scan func(...any) error) error {
 			var id, parent, unused int

@@ -163,32 +163,24 @@ func (d *dispatcher) lookAt(ctx context.Context, h handed, ids []int64) (*looked
 	if err != nil {
 		return nil, err
 	}
-	clientIDs := make([]int64, len(l.list))
-	for i, m := range l.list {
-		clientIDs[i] = m.client
-	}
-	rows, err := d.clients.store.load(ctx, db, clientIDs)
-	if err != nil {
-		return nil, err
-	}
 	phones := make([]seal.Index, 0, len(l.list))
+	var there []audienceRow
 	for _, m := range l.list {
 		phones = append(phones, m.phone)
-		if row, ok := rows[m.client]; ok && row.Phone != m.phone { // it has changed since
-			phones = append(phones, row.Phone)
+		if m.to == nil {
+			continue
+		}
+		there = append(there, *m.to)
+		if m.to.Phone != m.phone { // it has changed since
+			phones = append(phones, m.to.Phone)
 		}
 	}
 	silent, err := d.suppressions.store.suppressed(ctx, db, phones)
 	if err != nil {
 		return nil, err
 	}
-	var there []audienceRow
 	for _, m := range l.list {
-		row, ok := rows[m.client]
-		l.silent[m.client] = silent[m.phone] || ok && silent[row.Phone]
-		if ok {
-			there = append(there, row)
-		}
+		l.silent[m.client] = silent[m.phone] || m.to != nil && silent[m.to.Phone]
 	}
 	opened, err := d.clients.open(ctx, there)
 	if err != nil {
@@ -332,7 +324,7 @@ func (d *dispatcher) one(ctx context.Context, c *campaign, template *campaignTex
 	f.attempts = 1
 	switch a.result {
 	case attemptAccepted:
-		f.status, f.sent = messageSent, &now
+		f.status = messageSent
 		return f
 	case attemptRefused:
 		f.status, f.err = messageFailed, a.detail

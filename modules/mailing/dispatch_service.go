@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -224,32 +225,30 @@ func (d *dispatcher) running(ctx context.Context, behind int64) iter.Seq2[*campa
 
 // advance brings a running campaign on.
 func (d *dispatcher) advance(ctx context.Context, c *campaign, now time.Time) (busy bool, err error) {
-	behind, err := d.expand(ctx, c, now)
+	over := !now.Before(c.EndAt)
+	room, edited := 0, false
+	if !over {
+		if edited, err = d.reschedule(ctx, c, now); err != nil {
+			return false, err
+		}
+		if room, err = d.places(ctx, now); err != nil {
+			return false, err
+		}
+	}
+	behind, fed, err := d.feed(ctx, c, now, room)
 	if err != nil {
 		return false, err
 	}
-	over := !now.Before(c.EndAt)
 	if over && !behind {
 		n, err := d.close(ctx, c.ID, messageExpired, endedBefore, now)
 		if err != nil || n > 0 {
 			return true, err
 		}
 	}
-	if !over {
-		edited, err := d.reschedule(ctx, c, now)
-		if err != nil {
-			return false, err
-		}
-		fed, err := d.feed(ctx, c, now)
-		if err != nil {
-			return false, err
-		}
-		busy = edited || fed
-	}
 	if behind {
 		return true, nil
 	}
-	return busy, d.finish(ctx, c, now)
+	return edited || fed && room > d.cfg.Batch, d.finish(ctx, c, now)
 }
 
 // close makes the next open messages of a campaign final, and gives how many
@@ -281,14 +280,11 @@ func (d *dispatcher) close(ctx context.Context, campaign int64, to messageStatus
 	return len(closed), nil
 }
 
-// expand makes messages for the next clients, and tells whether there may be
-// more.
-func (d *dispatcher) expand(ctx context.Context, c *campaign, now time.Time) (more bool, err error) {
-	var list []planned
-	var rows []audienceRow
-	rows, err = d.clients.store.audience(ctx, d.campaigns.db.Read(), c.Filter, c.Expanded, expandChunk)
+// next gives the messages for the next clients of a campaign.
+func (d *dispatcher) next(ctx context.Context, c *campaign, now time.Time) ([]planned, error) {
+	rows, err := d.clients.store.addressees(ctx, d.campaigns.db.Read(), c.Filter, c.Expanded, expandChunk)
 	if err != nil || len(rows) == 0 {
-		return false, err
+		return nil, err
 	}
 	phones := make([]seal.Index, len(rows))
 	for i := range rows {
@@ -296,9 +292,10 @@ func (d *dispatcher) expand(ctx context.Context, c *campaign, now time.Time) (mo
 	}
 	silent, err := d.suppressions.store.suppressed(ctx, d.campaigns.db.Read(), phones)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	for _, r := range rows {
+	list := make([]planned, len(rows))
+	for i, r := range rows {
 		p := planned{Client: r.ID, Phone: r.Phone, Status: messagePending}
 		p.Due, _ = c.Window.next(latest(now, c.StartAt), zone(r.Timezone))
 		switch {
@@ -310,23 +307,9 @@ func (d *dispatcher) expand(ctx context.Context, c *campaign, now time.Time) (mo
 				p.Error = endedBefore
 			}
 		}
-		list = append(list, p)
+		list[i] = p
 	}
-	last := rows[len(rows)-1].ID
-	err = d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
-		mine, err := d.campaigns.still(ctx, tx, c)
-		if err != nil || !mine {
-			return err
-		}
-		mine, err = d.campaigns.advance(ctx, tx, c.ID, c.Expanded, last)
-		if err != nil || !mine {
-			return err // another instance was faster
-		}
-		_, err = d.messages.plan(ctx, tx, c.ID, list, now)
-		return err
-	})
-	c.Expanded = last
-	return len(rows) == expandChunk, err
+	return list, nil
 }
 
 func latest(a, b time.Time) time.Time {
@@ -345,47 +328,82 @@ func zone(name string) *time.Location {
 	return z
 }
 
-// feed hands messages whose time has come to workers, as many as they can have
-// in hand, and tells whether it did.
-func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time) (bool, error) {
+// places is how many messages workers can have in hand more than they have.
+func (d *dispatcher) places(ctx context.Context, now time.Time) (int, error) {
 	if d.breaker.Rests(now) {
-		return false, nil
+		return 0, nil
 	}
 	sending, err := d.store.sending(ctx)
-	if err != nil {
-		return false, err
+	// What a dead worker had comes back by its lease.
+	return max(d.cfg.MaxInFlight-int(sending), 1), err
+}
+
+// feed makes messages for the next clients, and hands messages whose time has
+// come to workers, as many as there is room for: those that wait, then those
+// that it makes. It tells whether there may be more clients, and whether it
+// handed anything out.
+func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time, room int) (behind, fed bool, err error) {
+	list, err := d.next(ctx, c, now)
+	if err != nil || len(list) == 0 && room == 0 {
+		return false, false, err
 	}
-	room := d.cfg.MaxInFlight - int(sending)
-	if room <= 0 {
-		// What a dead worker had comes back by its lease.
-		room = 1
-	}
-	fed := false
-	var due []store.Micros
+	var h *handing
 	err = d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
-		fed = false
-		h, err := d.store.hand(ctx, tx, c.ID, now, now.Add(lease), min(room, 10*d.cfg.Batch))
-		if err != nil || len(h.IDs) == 0 {
+		h = newHanding(c.ID, now, min(room, 10*d.cfg.Batch))
+		mine, err := d.passes(ctx, tx, c, list)
+		if err != nil {
 			return err
 		}
-		fed, due = true, h.due
-		var msgs []bus.Message
-		for part := range chunks(h.IDs, d.cfg.Batch) {
-			data, err := json.Marshal(handed{Campaign: h.Campaign, Claim: h.Claim, IDs: part})
-			if err != nil {
+		if err := d.store.hand(ctx, tx, h); err != nil {
+			return err
+		}
+		if mine {
+			if err := d.messages.plan(ctx, tx, list, h); err != nil {
 				return err
 			}
-			msgs = append(msgs, bus.Message{Subject: subjectSend, ID: strconv.FormatInt(h.Claim, 10) + "." + strconv.FormatInt(part[0], 10), Data: data})
 		}
-		return outbox.Publish(ctx, tx, msgs...)
+		if err := h.tally.save(ctx, tx); err != nil {
+			return err
+		}
+		return d.publish(ctx, tx, h.handed)
 	})
-	if fed && err == nil {
+	if err != nil {
+		return false, false, err
+	}
+	if len(h.IDs) > 0 {
 		d.relay.Wake()
-		for _, at := range due {
+		for _, at := range h.due {
 			d.metrics.delay.Observe(now.Sub(at.Time()).Seconds())
 		}
 	}
-	return fed && room > d.cfg.Batch, err
+	return len(list) == expandChunk, len(h.IDs) > 0, nil
+}
+
+// passes notes that messages for these clients are made, and tells whether they
+// may be: the campaign still runs as it was read, and no other instance was
+// faster.
+func (d *dispatcher) passes(ctx context.Context, tx store.Querier, c *campaign, list []planned) (bool, error) {
+	if len(list) == 0 {
+		return false, nil
+	}
+	still, err := d.campaigns.still(ctx, tx, c)
+	if err != nil || !still {
+		return false, err
+	}
+	return d.campaigns.advance(ctx, tx, c.ID, c.Expanded, list[len(list)-1].Client)
+}
+
+// publish hands messages over once the transaction has committed.
+func (d *dispatcher) publish(ctx context.Context, tx store.Querier, h handed) error {
+	var msgs []bus.Message
+	for part := range slices.Chunk(h.IDs, d.cfg.Batch) {
+		data, err := json.Marshal(handed{Campaign: h.Campaign, Claim: h.Claim, IDs: part})
+		if err != nil {
+			return err
+		}
+		msgs = append(msgs, bus.Message{Subject: subjectSend, ID: strconv.FormatInt(h.Claim, 10) + "." + strconv.FormatInt(part[0], 10), Data: data})
+	}
+	return outbox.Publish(ctx, tx, msgs...)
 }
 
 // clientDeleted cancels what is open for a client, in the transaction that
@@ -502,19 +520,6 @@ func (d *dispatcher) end(ctx context.Context, now time.Time) (busy bool, err err
 		busy = busy || n > 0
 	}
 	return busy, nil
-}
-
-// chunks cuts a list into pieces.
-func chunks(ids []int64, size int) func(func([]int64) bool) {
-	return func(yield func([]int64) bool) {
-		for len(ids) > 0 {
-			n := min(size, len(ids))
-			if !yield(ids[:n]) {
-				return
-			}
-			ids = ids[n:]
-		}
-	}
 }
 
 func (d *dispatcher) journal(ctx context.Context, event string, campaign, message, client int64, data map[string]any) {

@@ -3,7 +3,9 @@ package mailing
 import (
 	"context"
 	"database/sql"
-	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,43 +22,74 @@ type handed struct {
 	Campaign int64   `json:"campaign"`
 	Claim    int64   `json:"claim"`
 	IDs      []int64 `json:"ids"`
-
-	due []store.Micros
 }
 
-// hand takes up to limit messages of a campaign whose time has come, also such
-// whose worker died, and claims them until lease.
-func (s *dispatchStore) hand(ctx context.Context, tx store.Querier, campaign int64, now, lease time.Time, limit int) (handed, error) {
-	h := handed{Campaign: campaign}
-	t := tally{}
+// handing is what a transaction makes and hands out of a campaign.
+type handing struct {
+	handed
+	due        []store.Micros // when each of them could have gone
+	now, lease store.Micros   // it is theirs until lease
+	room       int            // for so many more
+	tally      tally
+}
+
+func newHanding(campaign int64, now time.Time, room int) *handing {
+	return &handing{handed: handed{Campaign: campaign}, now: store.MicrosOf(now), lease: store.MicrosOf(now.Add(lease)), room: room, tally: tally{}}
+}
+
+// begin gets a claim, if there is none yet.
+func (h *handing) begin(ctx context.Context, tx store.Querier) (err error) {
+	if h.Claim == 0 {
+		h.Claim, err = nextIDs(ctx, tx, "claim", 1)
+	}
+	return err
+}
+
+// ripe tells whether a message may be handed out as it is made.
+func (h *handing) ripe(p planned) bool {
+	return p.Status == messagePending && store.MicrosOf(p.Due) <= h.now
+}
+
+// add notes a message that bears the claim now.
+func (h *handing) add(id int64, due store.Micros) {
+	h.IDs, h.due = append(h.IDs, id), append(h.due, due)
+	h.room--
+}
+
+// hand takes messages of a campaign whose time has come, also such whose worker
+// died, and claims them: those that were due first, as many as there is room for.
+func (s *dispatchStore) hand(ctx context.Context, tx store.Querier, h *handing) error {
+	if h.room == 0 {
+		return nil
+	}
 	err := store.Each(ctx, tx, `select id, status, due_at from mailing_message where campaign = $1 and due_at <= $2 and status in (0, 1, 3) order by due_at, id limit $3`,
-		[]any{campaign, store.MicrosOf(now), limit}, func(scan func(...any) error) error {
+		[]any{h.Campaign, h.now, h.room}, func(scan func(...any) error) error {
 			var id int64
 			var was messageStatus
 			var due store.Micros
 			err := scan(&id, &was, &due)
-			h.IDs, h.due = append(h.IDs, id), append(h.due, due)
-			t.move(campaign, was, messageSending)
+			h.add(id, due)
+			h.tally.move(h.Campaign, was, messageSending)
 			return err
 		})
 	if err != nil || len(h.IDs) == 0 {
-		return h, err
+		return err
 	}
-	if h.Claim, err = nextIDs(ctx, tx, "claim", 1); err != nil {
-		return h, err
+	if err := h.begin(ctx, tx); err != nil {
+		return err
 	}
 	for rest := h.IDs; len(rest) > 0; {
 		n := store.Chunk(len(rest))
-		args := []any{store.MicrosOf(lease), h.Claim}
+		args := []any{h.lease, h.Claim}
 		for _, id := range rest[:n] {
 			args = append(args, id)
 		}
 		rest = rest[n:]
 		if _, err := tx.ExecContext(ctx, `update mailing_message set status = 1, due_at = $1, claim = $2 where id in `+store.Values(1, n, 3), args...); err != nil {
-			return h, err
+			return err
 		}
 	}
-	return h, t.save(ctx, tx)
+	return nil
 }
 
 // held is a message in a worker's hands.
@@ -64,25 +97,34 @@ type held struct {
 	id, client int64
 	phone      seal.Index
 	attempts   int64
+	to         *audienceRow // its client, without times; nil if it was deleted
 }
 
-// held gives those of the messages that still are claimed so.
+// heldChunk is how many messages one query asks for.
+const heldChunk = 64
+
+// held gives those of the messages that still are claimed so, by id, and their
+// clients.
 func (s *dispatchStore) held(ctx context.Context, claim int64, ids []int64) (out []held, err error) {
-	for len(ids) > 0 {
-		n := store.Chunk(len(ids))
-		args := []any{claim}
-		for _, id := range ids[:n] {
-			args = append(args, id)
+	for part := range slices.Chunk(ids, heldChunk) {
+		// Filled up with the last one, so that there are few texts and one query.
+		args := make([]any, 1, 1+heldChunk)
+		args[0] = claim
+		for i := range 1 << bits.Len(uint(len(part)-1)) {
+			args = append(args, part[min(i, len(part)-1)])
 		}
-		ids = ids[n:]
-		err := store.Each(ctx, s.db.Read(), `select id, client, phone, attempts from mailing_message where claim = $1 and status = 1 and id in `+store.Values(1, n, 2)+` order by id`, args,
+		err := store.Each(ctx, s.db.Read(), `select m.id, m.client, m.phone, m.attempts, c.phone, c.subject, c.sealed, c.operator_code, c.tag, c.timezone
+			from mailing_message m left join mailing_client c on c.id = m.client where m.claim = $1 and m.status = 1 and m.id in `+store.Values(1, len(args)-1, 2)+` order by m.id`, args,
 			func(scan func(...any) error) error {
 				var h held
-				var phone []byte
-				if err := scan(&h.id, &h.client, &phone, &h.attempts); err != nil {
+				var phone, subject, sealed []byte // null without a client, as the others
+				var code, tag, zone sql.Null[string]
+				if err := scan(&h.id, &h.client, &h.phone, &h.attempts, &phone, &subject, &sealed, &code, &tag, &zone); err != nil {
 					return err
 				}
-				h.phone = seal.Index(phone)
+				if phone != nil {
+					h.to = &audienceRow{ID: h.client, Phone: seal.Index(phone), Subject: seal.Subject(subject), Sealed: sealed, OperatorCode: code.V, Tag: tag.V, Timezone: zone.V}
+				}
 				out = append(out, h)
 				return nil
 			})
@@ -98,28 +140,39 @@ type fate struct {
 	campaign, claim int64
 	id, client      int64
 	status          messageStatus
-	before          int64 // attempts before
-	attempts        int64 // made
-	due             time.Time
-	sent            *time.Time
+	before          int64     // attempts before
+	attempts        int64     // made
+	due             time.Time // of one that was sent, when that was
 	err             string
 }
 
 // settle writes fates. What was accepted counts even if the message was taken
 // away meanwhile: it has gone.
 func (s *dispatchStore) settle(ctx context.Context, fates []fate) error {
+	var sent, other []fate
+	for _, f := range fates {
+		if f.status == messageSent {
+			sent = append(sent, f)
+		} else {
+			other = append(other, f)
+		}
+	}
 	return s.db.Tx(ctx, func(tx store.Querier) error {
 		t := tally{}
 		settled := make(map[int64]bool, len(fates))
-		for rest := fates; len(rest) > 0; {
-			n := store.Chunk(len(rest))
-			if err := s.settleHeld(ctx, tx, rest[:n], settled); err != nil {
-				return err
-			}
-			rest = rest[n:]
+		err := s.settleHeld(ctx, tx, updateSent, sent, settled, func(f *fate) []any { return []any{f.id, f.claim, f.attempts, store.MicrosOf(f.due)} })
+		if err != nil {
+			return err
 		}
-		for _, f := range fates {
+		err = s.settleHeld(ctx, tx, updateOther, other, settled, func(f *fate) []any {
+			return []any{f.id, f.claim, f.attempts, store.MicrosOf(f.due), int64(f.status), f.err}
+		})
+		if err != nil {
+			return err
+		}
+		for _, f := range slices.Concat(sent, other) { // as they were written
 			if settled[f.id] {
+				delete(settled, f.id) // a message that was delivered twice counts once
 				t.move(f.campaign, messageSending, f.status)
 			} else if err := s.settleTaken(ctx, tx, f, t); err != nil {
 				return err
@@ -129,34 +182,54 @@ func (s *dispatchStore) settle(ctx context.Context, fates []fate) error {
 	})
 }
 
-// fateValues gives the placeholders of fates, whose types PostgreSQL does not
-// guess.
-func fateValues(n int) string {
-	var b strings.Builder
-	for i := range n {
-		if i > 0 {
-			b.WriteByte(',')
+// chunkTexts gives a statement with values for each number of rows that
+// store.Chunk gives. A $ becomes the next parameter.
+func chunkTexts(head, first, other, tail string) map[int]string {
+	texts := map[int]string{}
+	for n := 64; n > 0; n /= 2 {
+		parts := strings.Split(head+first+strings.Repeat(","+other, n-1)+tail, "$")
+		text := parts[0]
+		for i, part := range parts[1:] {
+			text += "$" + strconv.Itoa(i+1) + part
 		}
-		fmt.Fprintf(&b, `(cast($%d as bigint),cast($%d as bigint),cast($%d as bigint),cast($%d as bigint),cast($%d as bigint),cast($%d as bigint),cast($%d as text))`,
-			7*i+1, 7*i+2, 7*i+3, 7*i+4, 7*i+5, 7*i+6, 7*i+7)
+		texts[n] = text
 	}
-	return b.String()
+	return texts
 }
+
+// updateSent and updateOther are the texts that write so many fates: most are
+// that a message was sent, of which there is less to say. PostgreSQL has to be
+// told the types, once.
+var (
+	updateSent = chunkTexts(`update mailing_message set status = 2, attempts = attempts + v.column3, due_at = v.column4, sent_at = v.column4, last_error = '' from (values `,
+		`(cast($ as bigint),cast($ as bigint),cast($ as bigint),cast($ as bigint))`, `($,$,$,$)`, fateTail)
+	updateOther = chunkTexts(`update mailing_message set status = v.column5, attempts = attempts + v.column3, due_at = v.column4, sent_at = null, last_error = v.column6 from (values `,
+		`(cast($ as bigint),cast($ as bigint),cast($ as bigint),cast($ as bigint),cast($ as bigint),cast($ as text))`, `($,$,$,$,$,$)`, fateTail)
+)
+
+const fateTail = `) as v where id = v.column1 and claim = v.column2 and status = 1 returning id`
 
 // settleHeld writes the fates of those messages that still are in the hands that
 // had them, and notes which they are.
-func (s *dispatchStore) settleHeld(ctx context.Context, tx store.Querier, fates []fate, settled map[int64]bool) error {
-	args := make([]any, 0, 7*len(fates))
-	for _, f := range fates {
-		args = append(args, f.id, f.claim, int64(f.status), f.attempts, store.MicrosOf(f.due), f.sentAt(), f.err)
+func (s *dispatchStore) settleHeld(ctx context.Context, tx store.Querier, texts map[int]string, fates []fate, settled map[int64]bool, row func(*fate) []any) error {
+	for len(fates) > 0 {
+		n := store.Chunk(len(fates))
+		var args []any
+		for i := range fates[:n] {
+			args = append(args, row(&fates[i])...)
+		}
+		fates = fates[n:]
+		err := store.Each(ctx, tx, texts[n], args, func(scan func(...any) error) error {
+			var id int64
+			err := scan(&id)
+			settled[id] = true
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return store.Each(ctx, tx, `update mailing_message set status = v.column3, attempts = attempts + v.column4, due_at = v.column5, sent_at = v.column6, last_error = v.column7
-		from (values `+fateValues(len(fates))+`) as v where id = v.column1 and claim = v.column2 and status = 1 returning id`, args, func(scan func(...any) error) error {
-		var id int64
-		err := scan(&id)
-		settled[id] = true
-		return err
-	})
+	return nil
 }
 
 // settleTaken writes the fate of a message that was taken away, if it counts
@@ -174,16 +247,9 @@ func (s *dispatchStore) settleTaken(ctx context.Context, tx store.Querier, f fat
 		return err
 	}
 	t.move(f.campaign, was, f.status)
-	_, err = tx.ExecContext(ctx, `update mailing_message set status = $1, attempts = attempts + $2, due_at = $3, sent_at = $4, last_error = $5 where id = $6`,
-		int64(f.status), f.attempts, store.MicrosOf(f.due), f.sentAt(), f.err, f.id)
+	_, err = tx.ExecContext(ctx, `update mailing_message set status = $1, attempts = attempts + $2, due_at = $3, sent_at = $4, last_error = '' where id = $5`,
+		int64(f.status), f.attempts, store.MicrosOf(f.due), store.MicrosOf(f.due), f.id)
 	return err
-}
-
-func (f *fate) sentAt() sql.Null[store.Micros] {
-	if f.sent == nil {
-		return sql.Null[store.Micros]{}
-	}
-	return sql.Null[store.Micros]{V: store.MicrosOf(*f.sent), Valid: true}
 }
 
 // sending is how many messages are in the hands of workers, of all campaigns.

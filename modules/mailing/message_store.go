@@ -100,38 +100,52 @@ type planned struct {
 	Error  string
 }
 
-// plan makes messages of a campaign, but for numbers that have one already, and
-// gives how many there were.
-func (s *messageStore) plan(ctx context.Context, tx store.Querier, campaign int64, list []planned, now time.Time) (fresh int, err error) {
+// plan makes messages of a campaign, but for numbers that have one already.
+// Those whose time has come it hands out at once, as many as there is room for.
+func (s *messageStore) plan(ctx context.Context, tx store.Querier, list []planned, h *handing) error {
+	// First the claim, then the numbers, as everywhere: instances never wait for
+	// each other in a circle.
+	if h.room > 0 && slices.ContainsFunc(list, h.ripe) {
+		if err := h.begin(ctx, tx); err != nil {
+			return err
+		}
+	}
+	next, err := nextIDs(ctx, tx, "message", len(list))
+	if err != nil {
+		return err
+	}
 	for len(list) > 0 {
-		n := store.Chunk(len(list))
-		first, err := nextIDs(ctx, tx, "message", n)
-		if err != nil {
-			return 0, err
+		part := list[:store.Chunk(len(list))]
+		first, room := next, h.room
+		args := make([]any, 0, 9*len(part))
+		for i, p := range part {
+			status, due, claim := p.Status, store.MicrosOf(p.Due), int64(0)
+			if room > 0 && h.ripe(p) {
+				status, due, claim = messageSending, h.lease, h.Claim
+				room--
+			}
+			args = append(args, first+int64(i), h.Campaign, p.Client, part[i].Phone[:], int64(status), due, claim, h.now, p.Error)
 		}
-		args := make([]any, 0, 12*n)
-		for i, p := range list[:n] {
-			args = append(args, first+int64(i), campaign, p.Client, p.Phone[:], int64(p.Status), 0, store.MicrosOf(p.Due), 0, store.MicrosOf(now), nil, "", p.Error)
-		}
-		list = list[n:]
-		t := tally{}
-		err = store.Each(ctx, tx, `insert into mailing_message (id, campaign, client, phone, status, attempts, due_at, claim, created_at, sent_at, delivered, last_error) values `+
-			store.Values(n, 12, 1)+` on conflict (campaign, phone) do nothing returning status`, args, func(scan func(...any) error) error {
+		list, next = list[len(part):], next+int64(len(part))
+		err = store.Each(ctx, tx, insertMessages[len(part)], args, func(scan func(...any) error) error {
+			var id int64
 			var status messageStatus
-			err := scan(&status)
-			t[tallyKey{campaign, status}]++
-			fresh++
+			err := scan(&id, &status)
+			if h.tally[tallyKey{h.Campaign, status}]++; status == messageSending {
+				h.add(id, store.MicrosOf(part[id-first].Due))
+			}
 			return err
 		})
 		if err != nil {
-			return 0, err
-		}
-		if err := t.save(ctx, tx); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return fresh, nil
+	return nil
 }
+
+// insertMessages are the texts that make so many messages.
+var insertMessages = chunkTexts(`insert into mailing_message (id, campaign, client, phone, status, attempts, due_at, claim, created_at, sent_at, delivered, last_error) values `,
+	`($,$,$,$,$,0,$,$,$,null,'',$)`, `($,$,$,$,$,0,$,$,$,null,'',$)`, ` on conflict (campaign, phone) do nothing returning id, status`)
 
 // settle changes the status of those of the messages that are in one of from,
 // and gives what became of these.
