@@ -20,7 +20,7 @@ const (
 	// floodRests is how much longer than its work a worker rests in a flood,
 	// floodRest bounds one rest, and floodTime how long a flood may hold storing
 	// back.
-	floodRests = 39
+	floodRests = 99
 	floodRest  = time.Second
 	floodTime  = 10 * time.Second
 )
@@ -28,7 +28,7 @@ const (
 // flood decides how much of its time storing takes. Answering goes first: the
 // bus keeps what was accepted, and a peak can be stored after it. So storing
 // takes all its time when no events come in, about a third while they do, and a
-// fortieth in a flood, for at most floodTime of it: then it catches up before it
+// hundredth in a flood, for at most floodTime of it: then it catches up before it
 // stands back again. It is safe for concurrent use.
 type flood struct {
 	mu       sync.Mutex

@@ -41,11 +41,12 @@ type Bus struct {
 	streams  map[string]Stream
 	ledger   *ledger
 	watched  map[*Consumer]struct{} // consumers running here, for their metrics
+	groups   []*Group
+	ended    bool // every blocking call has returned
 
 	base      context.Context // ends with Close
 	endBase   context.CancelFunc
 	closed    chan struct{} // Close has begun
-	ended     chan struct{} // every blocking call has returned
 	closeOnce sync.Once
 	running   sync.WaitGroup
 }
@@ -69,7 +70,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	}
 	b := &Bus{
 		cfg: cfg.withDefaults(), log: log, m: m, addr: cfg.Listen,
-		linked: make(chan struct{}), rejoined: make(chan struct{}), closed: make(chan struct{}), ended: make(chan struct{}),
+		linked: make(chan struct{}), rejoined: make(chan struct{}), closed: make(chan struct{}),
 		streams: map[string]Stream{}, watched: map[*Consumer]struct{}{},
 	}
 	b.base, b.endBase = context.WithCancel(context.WithoutCancel(ctx))
@@ -254,7 +255,13 @@ func (b *Bus) Close() error {
 		b.mu.Unlock()
 		b.endBase()
 		b.running.Wait() // Run and the subscriptions let go of the link first
-		close(b.ended)
+		b.mu.Lock()
+		b.ended = true
+		groups := b.groups
+		b.mu.Unlock()
+		for _, g := range groups {
+			g.end()
+		}
 		if l := b.link.Load(); l != nil {
 			drain(l.nc)
 			b.sweep(context.Background(), l)

@@ -52,6 +52,7 @@ type Group struct {
 	inflight int
 	waiting  int // bytes of all frames in the queue and in flight
 	stopped  bool
+	ended    bool      // with the bus
 	spare    sync.Pool // *[]byte of past frames
 }
 
@@ -75,7 +76,23 @@ func (b *Bus) Group(cfg GroupConfig) *Group {
 	}
 	g := &Group{b: b, cfg: cfg, id: nuid.Next() + "."}
 	g.work.L = &g.mu
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g.ended = b.ended
+	b.groups = append(b.groups, g)
 	return g
+}
+
+// end refuses what no Run took, and all that comes.
+func (g *Group) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+	for _, f := range g.queue {
+		f.err = errClosed
+		close(f.done)
+	}
+	g.queue = nil
 }
 
 // Publish returns nil once all items are durable. They keep their order among
@@ -111,8 +128,6 @@ func (g *Group) Publish(ctx context.Context, items [][]byte) error {
 			}
 		case <-ctx.Done():
 			return errs.Wrap(errs.Unavailable, ctx.Err(), "publish")
-		case <-g.b.ended: // no Run took it
-			return errClosed
 		}
 	}
 	return nil
@@ -122,6 +137,9 @@ func (g *Group) Publish(ctx context.Context, items [][]byte) error {
 func (g *Group) put(frames []*frame, items [][]byte, size, maxBytes int) ([]*frame, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.ended {
+		return nil, errClosed
+	}
 	if g.stopped {
 		return nil, errs.New(errs.Unavailable, "the bus is shutting down")
 	}
