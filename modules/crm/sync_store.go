@@ -127,7 +127,8 @@ func (c *copyScan) into(before ...any) []any {
 }
 
 func (c *copyScan) row() copyRow {
-	r := copyRow{state: copyState(c.state.V), sealed: c.sealed, sentAt: c.sentAt.V.Time()}
+	// Nothing sealed is written again as nothing, which is not null.
+	r := copyRow{state: copyState(c.state.V), sealed: append([]byte{}, c.sealed...), sentAt: c.sentAt.V.Time()}
 	copy(r.digest[:], c.digest)
 	copy(r.subject[:], c.subject)
 	if c.remote != nil {

@@ -367,6 +367,11 @@ func TestAStateThatComesBackIsSentThoughTheOneBetweenGotNoAnswer(t *testing.T) {
 			if n := o.service().mock.Counts().Faults["lost"]; n == 0 {
 				return "no answer was lost"
 			}
+			// The failure is written down, not left to the lease.
+			var attempts int
+			if err := o.service().p.DB.Read().QueryRowContext(t.Context(), `select coalesce(max(attempts), 0) from crm_unit`).Scan(&attempts); err != nil || attempts == 0 {
+				return fmt.Sprintf("%d attempts, %v", attempts, err)
+			}
 			return ""
 		})
 		user.FirstName = new("one")
