@@ -36,7 +36,7 @@ func ingest(b *testing.B, conns, each int, body func(conn, n int) []byte) {
 	p := apptest.Exec(b, b.TempDir(), nil)
 	drive(b, p.URL+"/collector/events", p.Key, conns, time.Second, body)
 	caughtUp(b, p)
-	const turns = 4
+	const turns = 8
 	var ours, std, skipping, strict load
 	for range turns {
 		std = std.and(drive(b, raw+"/std", "", conns, measured/turns/2, body))
