@@ -91,6 +91,7 @@ type settled struct {
 // write writes fates as they come, many in one transaction, until the channel
 // is closed: what has gone must be known soon, or it goes again after a crash.
 func (d *dispatcher) write() {
+	freed := 0
 	for first := range d.fates {
 		batch := []settled{first}
 	gather:
@@ -115,6 +116,10 @@ func (d *dispatcher) write() {
 				d.tell(context.Background(), s.fate)
 			}
 			s.done <- err
+		}
+		if freed += len(list); d.roomy(freed) {
+			freed = 0
+			d.wake()
 		}
 	}
 }

@@ -81,11 +81,11 @@ func (f *feeder) read(id int64) *campaign {
 // feed does a step with a campaign as it was read.
 func (f *feeder) feed(c *campaign, room int) (behind, fed bool) {
 	f.t.Helper()
-	behind, fed, err := f.dispatch.feed(f.t.Context(), c, f.clock(), room)
+	behind, n, err := f.dispatch.feed(f.t.Context(), c, f.clock(), room, expandChunk)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return behind, fed
+	return behind, n > 0
 }
 
 // rows gives the messages of a campaign, after it made sure that the counters
@@ -234,7 +234,7 @@ func TestMessagesAreMadeAndHandedOutTogetherOrNotAtAll(t *testing.T) {
 		c := f.begun("")
 		f.waits(c.ID, messageRetrying, noon, 1)
 		f.sql(`alter table outbox rename to outbox_away`)
-		_, _, err := f.dispatch.feed(t.Context(), c, noon, 10)
+		_, _, err := f.dispatch.feed(t.Context(), c, noon, 10, expandChunk)
 		f.sql(`alter table outbox_away rename to outbox`)
 		if err == nil {
 			t.Fatal("no error")

@@ -72,8 +72,9 @@ type dispatcher struct {
 	mu    sync.Mutex
 	empty map[int64]time.Time // since when a running campaign has no open message
 
-	turn     int64 // the campaign behind which the next round begins
-	canceled int64 // the canceled campaign that was looked at last
+	turn     int64     // the campaign behind which the next round begins
+	ahead    time.Time // when messages were last made, by the real clock
+	canceled int64     // the canceled campaign that was looked at last
 }
 
 // wake has the dispatcher look at once. It never blocks.
@@ -177,6 +178,10 @@ func (d *dispatcher) begin(ctx context.Context, id int64, from campaignStatus, n
 // for it, and the next one goes on from there.
 func (d *dispatcher) round(ctx context.Context, now time.Time) (busy bool, err error) {
 	began := time.Now()
+	ahead := began.Sub(d.ahead) >= lookEvery
+	if ahead {
+		d.ahead = began
+	}
 	first := int64(0)
 	for c, err := range d.running(ctx, d.turn) {
 		if err != nil {
@@ -186,7 +191,7 @@ func (d *dispatcher) round(ctx context.Context, now time.Time) (busy bool, err e
 		if first == 0 {
 			first = c.ID
 		}
-		more, err := d.advance(ctx, c, now)
+		more, err := d.advance(ctx, c, now, ahead)
 		if err != nil {
 			return false, fmt.Errorf("campaign %d: %w", c.ID, err)
 		}
@@ -223,8 +228,10 @@ func (d *dispatcher) running(ctx context.Context, behind int64) iter.Seq2[*campa
 	}
 }
 
-// advance brings a running campaign on.
-func (d *dispatcher) advance(ctx context.Context, c *campaign, now time.Time) (busy bool, err error) {
+// advance brings a running campaign on. A message that goes as it is made costs
+// less than one that waits in its row: while workers have enough in hand, messages
+// are made ahead, for totals to be known, only if none were for a while.
+func (d *dispatcher) advance(ctx context.Context, c *campaign, now time.Time, ahead bool) (busy bool, err error) {
 	over := !now.Before(c.EndAt)
 	room, edited := 0, false
 	if !over {
@@ -235,7 +242,15 @@ func (d *dispatcher) advance(ctx context.Context, c *campaign, now time.Time) (b
 			return false, err
 		}
 	}
-	behind, fed, err := d.feed(ctx, c, now, room)
+	most := 0
+	switch {
+	case d.roomy(room):
+		most = min(expandChunk, room)
+		d.ahead = time.Now()
+	case over || ahead:
+		most = expandChunk
+	}
+	behind, fed, err := d.feed(ctx, c, now, room, most)
 	if err != nil {
 		return false, err
 	}
@@ -246,10 +261,14 @@ func (d *dispatcher) advance(ctx context.Context, c *campaign, now time.Time) (b
 		}
 	}
 	if behind {
-		return true, nil
+		return over || d.roomy(room-fed), nil
 	}
-	return edited || fed && room > d.cfg.Batch, d.finish(ctx, c, now)
+	return edited || fed > 0 && room > d.cfg.Batch, d.finish(ctx, c, now)
 }
+
+// roomy tells whether there is room for so many more that it is worth a
+// transaction. Else workers wake the dispatcher when there is.
+func (d *dispatcher) roomy(room int) bool { return room >= max(d.cfg.MaxInFlight/4, 1) }
 
 // close makes the next open messages of a campaign final, and gives how many
 // there were.
@@ -280,9 +299,9 @@ func (d *dispatcher) close(ctx context.Context, campaign int64, to messageStatus
 	return len(closed), nil
 }
 
-// next gives the messages for the next clients of a campaign.
-func (d *dispatcher) next(ctx context.Context, c *campaign, now time.Time) ([]planned, error) {
-	rows, err := d.clients.store.addressees(ctx, d.campaigns.db.Read(), c.Filter, c.Expanded, expandChunk)
+// next gives the messages for the next clients of a campaign, as many as most.
+func (d *dispatcher) next(ctx context.Context, c *campaign, now time.Time, most int) ([]planned, error) {
+	rows, err := d.clients.store.addressees(ctx, d.campaigns.db.Read(), c.Filter, c.Expanded, most)
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
@@ -338,14 +357,20 @@ func (d *dispatcher) places(ctx context.Context, now time.Time) (int, error) {
 	return max(d.cfg.MaxInFlight-int(sending), 1), err
 }
 
-// feed makes messages for the next clients, and hands messages whose time has
-// come to workers, as many as there is room for: those that wait, then those
-// that it makes. It tells whether there may be more clients, and whether it
-// handed anything out.
-func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time, room int) (behind, fed bool, err error) {
-	list, err := d.next(ctx, c, now)
-	if err != nil || len(list) == 0 && room == 0 {
-		return false, false, err
+// feed makes messages for the next clients, for most of them, and hands messages
+// whose time has come to workers, as many as there is room for: those that wait,
+// then those that it makes. It tells whether there may be more clients, and how
+// many it handed out.
+func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time, room, most int) (behind bool, fed int, err error) {
+	var list []planned
+	if most > 0 {
+		if list, err = d.next(ctx, c, now, most); err != nil {
+			return false, 0, err
+		}
+	}
+	behind = len(list) == most
+	if len(list) == 0 && room == 0 {
+		return behind, 0, nil
 	}
 	var h *handing
 	err = d.campaigns.db.Tx(ctx, func(tx store.Querier) error {
@@ -368,7 +393,7 @@ func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time, room 
 		return d.publish(ctx, tx, h.handed)
 	})
 	if err != nil {
-		return false, false, err
+		return false, 0, err
 	}
 	if len(h.IDs) > 0 {
 		d.relay.Wake()
@@ -376,7 +401,7 @@ func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time, room 
 			d.metrics.delay.Observe(now.Sub(at.Time()).Seconds())
 		}
 	}
-	return len(list) == expandChunk, len(h.IDs) > 0, nil
+	return behind, len(h.IDs), nil
 }
 
 // passes notes that messages for these clients are made, and tells whether they
