@@ -148,7 +148,7 @@ func (f *feeder) handedOut(id int64, clients ...int64) {
 // waits makes messages of a campaign that are there before it is fed.
 func (f *feeder) waits(id int64, status messageStatus, due time.Time, clients ...int64) {
 	f.t.Helper()
-	f.sql(`update mailing_counter set value = value + $1 where name = 'message'`, len(clients))
+	f.sql(`update mailing_counter set value = value + $1 where name = 'message'`, slices.Max(clients))
 	for _, client := range clients {
 		row, err := f.clients.store.get(f.t.Context(), client)
 		if err != nil {
@@ -201,6 +201,34 @@ func TestWhatIsMadeIsHandedOutAsFarAsThereIsRoom(t *testing.T) {
 			t.Error("handed out without room")
 		}
 		f.has(c.ID, "2 pending, 4 sending, 1 canceled")
+	})
+}
+
+// While workers have enough in hand, messages are made ahead only now and then,
+// and a campaign whose clients were not looked at is not over.
+func TestACampaignForWhichThereIsNoRoomIsNotOver(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, options ...apptest.Option) {
+		f := newFeeder(t, options...)
+		for i := range 3 {
+			f.client(fmt.Sprintf("7916000000%d", i), "vip", "UTC", `{}`)
+		}
+		other, c := f.begun(""), f.begun("")
+		f.sql(`insert into mailing_count (campaign, status, messages) values ($1, $2, $3)`, other.ID, int64(messageSending), f.dispatch.cfg.MaxInFlight-10)
+		advance := func(ahead bool) {
+			t.Helper()
+			busy, err := f.dispatch.advance(t.Context(), f.read(c.ID), f.clock(), ahead)
+			if busy || err != nil {
+				t.Fatal(busy, err)
+			}
+			if got := f.read(c.ID).Status; got != campaignRunning {
+				t.Fatalf("it is %s", got)
+			}
+		}
+		advance(false)
+		f.has(c.ID, "")
+		advance(true)
+		f.has(c.ID, "3 sending")
 	})
 }
 

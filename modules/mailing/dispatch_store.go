@@ -3,6 +3,7 @@ package mailing
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"math/bits"
 	"slices"
 	"strconv"
@@ -48,6 +49,19 @@ func (h *handing) begin(ctx context.Context, tx store.Querier) (err error) {
 // ripe tells whether a message may be handed out as it is made.
 func (h *handing) ripe(p planned) bool {
 	return p.Status == messagePending && store.MicrosOf(p.Due) <= h.now
+}
+
+// ripest tells which of the messages are handed out as they are made: those that
+// come first, as many as there is room for.
+func (h *handing) ripest(list []planned) []bool {
+	out, room := make([]bool, len(list)), h.room
+	for i, p := range list {
+		if room > 0 && h.ripe(p) {
+			out[i] = true
+			room--
+		}
+	}
+	return out
 }
 
 // add notes a message that bears the claim now.
@@ -157,14 +171,22 @@ func (s *dispatchStore) settle(ctx context.Context, fates []fate) error {
 			other = append(other, f)
 		}
 	}
+	err := s.settleEach(ctx, sent, other, settleHeld)
+	if errors.Is(err, errNotHeld) {
+		err = s.settleEach(ctx, sent, other, settleThose)
+	}
+	return err
+}
+
+func (s *dispatchStore) settleEach(ctx context.Context, sent, other []fate, settle settler) error {
 	return s.db.Tx(ctx, func(tx store.Querier) error {
 		t := tally{}
-		settled := make(map[int64]bool, len(fates))
-		err := s.settleHeld(ctx, tx, updateSent, sent, settled, func(f *fate) []any { return []any{f.id, f.claim, f.attempts, store.MicrosOf(f.due)} })
+		settled := make(map[int64]bool, len(sent)+len(other))
+		err := settle(ctx, tx, updateSent, sent, settled, func(f *fate) []any { return []any{f.id, f.claim, f.attempts, store.MicrosOf(f.due)} })
 		if err != nil {
 			return err
 		}
-		err = s.settleHeld(ctx, tx, updateOther, other, settled, func(f *fate) []any {
+		err = settle(ctx, tx, updateOther, other, settled, func(f *fate) []any {
 			return []any{f.id, f.claim, f.attempts, store.MicrosOf(f.due), int64(f.status), f.err}
 		})
 		if err != nil {
@@ -207,19 +229,44 @@ var (
 		`(cast($ as bigint),cast($ as bigint),cast($ as bigint),cast($ as bigint),cast($ as bigint),cast($ as text))`, `($,$,$,$,$,$)`, fateTail)
 )
 
-const fateTail = `) as v where id = v.column1 and claim = v.column2 and status = 1 returning id`
+const fateTail = `) as v where id = v.column1 and claim = v.column2 and status = 1`
 
-// settleHeld writes the fates of those messages that still are in the hands that
+// settler writes the fates of those messages that still are in the hands that
 // had them, and notes which they are.
-func (s *dispatchStore) settleHeld(ctx context.Context, tx store.Querier, texts map[int]string, fates []fate, settled map[int64]bool, row func(*fate) []any) error {
+type settler func(ctx context.Context, tx store.Querier, texts map[int]string, fates []fate, settled map[int64]bool, row func(*fate) []any) error
+
+// errNotHeld says that some messages are not in the hands that had them.
+var errNotHeld = errors.New("mailing: a message was taken away")
+
+// settleHeld is the settler for when all of them are, as almost always: having
+// the database say which costs a seventh more. Else it fails with errNotHeld, and
+// the transaction must be rolled back.
+func settleHeld(ctx context.Context, tx store.Querier, texts map[int]string, fates []fate, settled map[int64]bool, row func(*fate) []any) error {
 	for len(fates) > 0 {
 		n := store.Chunk(len(fates))
-		var args []any
-		for i := range fates[:n] {
-			args = append(args, row(&fates[i])...)
+		res, err := tx.ExecContext(ctx, texts[n], fateArgs(fates[:n], row)...)
+		if err != nil {
+			return err
+		}
+		switch changed, err := res.RowsAffected(); {
+		case err != nil:
+			return err
+		case changed != int64(n):
+			return errNotHeld
+		}
+		for _, f := range fates[:n] {
+			settled[f.id] = true
 		}
 		fates = fates[n:]
-		err := store.Each(ctx, tx, texts[n], args, func(scan func(...any) error) error {
+	}
+	return nil
+}
+
+// settleThose is the settler for when some are not.
+func settleThose(ctx context.Context, tx store.Querier, texts map[int]string, fates []fate, settled map[int64]bool, row func(*fate) []any) error {
+	for len(fates) > 0 {
+		n := store.Chunk(len(fates))
+		err := store.Each(ctx, tx, texts[n]+` returning id`, fateArgs(fates[:n], row), func(scan func(...any) error) error {
 			var id int64
 			err := scan(&id)
 			settled[id] = true
@@ -228,8 +275,16 @@ func (s *dispatchStore) settleHeld(ctx context.Context, tx store.Querier, texts 
 		if err != nil {
 			return err
 		}
+		fates = fates[n:]
 	}
 	return nil
+}
+
+func fateArgs(fates []fate, row func(*fate) []any) (args []any) {
+	for i := range fates {
+		args = append(args, row(&fates[i])...)
+	}
+	return args
 }
 
 // settleTaken writes the fate of a message that was taken away, if it counts

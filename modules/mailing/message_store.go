@@ -1,6 +1,7 @@
 package mailing
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -110,34 +111,66 @@ func (s *messageStore) plan(ctx context.Context, tx store.Querier, list []planne
 			return err
 		}
 	}
-	next, err := nextIDs(ctx, tx, "message", len(list))
+	first, err := nextIDs(ctx, tx, "message", len(list))
 	if err != nil {
 		return err
 	}
-	for len(list) > 0 {
-		part := list[:store.Chunk(len(list))]
-		first, room := next, h.room
+	// Numbers are in no order, and each meets another page of their index: in the
+	// order of that index it costs a quarter less.
+	order := make([]int, len(list))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return bytes.Compare(list[a].Phone[:], list[b].Phone[:]) })
+	ripe, made := h.ripest(list), make([]bool, len(list))
+	for len(order) > 0 {
+		part := order[:store.Chunk(len(order))]
+		order = order[len(part):]
 		args := make([]any, 0, 9*len(part))
-		for i, p := range part {
+		for _, i := range part {
+			p := &list[i]
 			status, due, claim := p.Status, store.MicrosOf(p.Due), int64(0)
-			if room > 0 && h.ripe(p) {
+			if ripe[i] {
 				status, due, claim = messageSending, h.lease, h.Claim
-				room--
 			}
-			args = append(args, first+int64(i), h.Campaign, p.Client, part[i].Phone[:], int64(status), due, claim, h.now, p.Error)
+			args = append(args, first+int64(i), h.Campaign, p.Client, p.Phone[:], int64(status), due, claim, h.now, p.Error)
 		}
-		list, next = list[len(part):], next+int64(len(part))
-		err = store.Each(ctx, tx, insertMessages[len(part)], args, func(scan func(...any) error) error {
-			var id int64
-			var status messageStatus
-			err := scan(&id, &status)
-			if h.tally[tallyKey{h.Campaign, status}]++; status == messageSending {
-				h.add(id, store.MicrosOf(part[id-first].Due))
+		res, err := tx.ExecContext(ctx, insertMessages[len(part)], args...)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		if n == int64(len(part)) { // as almost always; having each row returned costs a seventh more
+			for _, i := range part {
+				made[i] = true
 			}
+			continue
+		}
+		ids := make([]any, len(part))
+		for k, i := range part {
+			ids[k] = first + int64(i)
+		}
+		err = store.Each(ctx, tx, `select id from mailing_message where id in `+store.Values(1, len(ids), 1), ids, func(scan func(...any) error) error {
+			var id int64
+			err := scan(&id)
+			made[id-first] = true
 			return err
 		})
 		if err != nil {
 			return err
+		}
+	}
+	for i, p := range list {
+		switch {
+		case !made[i]:
+		case ripe[i]:
+			h.tally[tallyKey{h.Campaign, messageSending}]++
+			h.add(first+int64(i), store.MicrosOf(p.Due))
+		default:
+			h.tally[tallyKey{h.Campaign, p.Status}]++
 		}
 	}
 	return nil
@@ -145,7 +178,7 @@ func (s *messageStore) plan(ctx context.Context, tx store.Querier, list []planne
 
 // insertMessages are the texts that make so many messages.
 var insertMessages = chunkTexts(`insert into mailing_message (id, campaign, client, phone, status, attempts, due_at, claim, created_at, sent_at, delivered, last_error) values `,
-	`($,$,$,$,$,0,$,$,$,null,'',$)`, `($,$,$,$,$,0,$,$,$,null,'',$)`, ` on conflict (campaign, phone) do nothing returning id, status`)
+	`($,$,$,$,$,0,$,$,$,null,'',$)`, `($,$,$,$,$,0,$,$,$,null,'',$)`, ` on conflict (campaign, phone) do nothing`)
 
 // settle changes the status of those of the messages that are in one of from,
 // and gives what became of these.
