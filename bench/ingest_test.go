@@ -39,10 +39,10 @@ func ingest(b *testing.B, conns, each int, body func(conn, n int) []byte) {
 	const turns = 8
 	var ours, std, skipping, strict load
 	for range turns {
-		std = std.and(drive(b, raw+"/std", "", conns, measured/turns/2, body))
-		skipping = skipping.and(drive(b, raw+"/skip", "", conns, measured/turns/2, body))
-		strict = strict.and(drive(b, raw+"/strict", "", conns, measured/turns/2, body))
-		ours = ours.and(drive(b, p.URL+"/collector/events", p.Key, conns, measured/turns, body))
+		std = std.and(drive(b, raw+"/std", "", conns, measured/turns, body))
+		skipping = skipping.and(drive(b, raw+"/skip", "", conns, measured/turns, body))
+		strict = strict.and(drive(b, raw+"/strict", "", conns, measured/turns, body))
+		ours = ours.and(drive(b, p.URL+"/collector/events", p.Key, conns, 2*measured/turns, body))
 		caughtUp(b, p) // not at the cost of the others
 	}
 	b.ReportMetric(0, "ns/op")
