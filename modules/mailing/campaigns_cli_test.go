@@ -146,7 +146,7 @@ func TestWatchFollowsACampaignToItsEnd(t *testing.T) {
 	var out printout
 	go func() {
 		c := &app.Client{URL: d.URL, Key: d.Key, HTTP: http.DefaultClient}
-		ended <- (&campaignWatch{out: &out}).follow(t.Context(), c, "/mailing/campaigns/1/stats", 10*time.Millisecond)
+		ended <- (&campaignWatch{out: &out}).follow(t.Context(), c, "/mailing/campaigns/1", 10*time.Millisecond)
 	}()
 	apptest.Eventually(t, func() string {
 		if !strings.Contains(out.String(), "sending 1") {
@@ -184,20 +184,24 @@ func TestWatchFollowsACampaignToItsEnd(t *testing.T) {
 func TestCampaignBar(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		by   MessageCounts
-		want string
+		status   campaignStatus
+		by       MessageCounts
+		audience int64
+		want     string
 	}{
-		{MessageCounts{}, "[..........]   0%  running  0 of 0"},
-		{MessageCounts{Pending: 10}, "[..........]   0%  running  0 of 10, pending 10"},
-		{MessageCounts{Sent: 5, Failed: 1, Expired: 1, Sending: 1, Retrying: 1, Pending: 1}, "[#####xx>>.]  70%  running  7 of 10, pending 1, sending 1, sent 5, retrying 1, failed 1, expired 1"},
-		{MessageCounts{Sent: 999, Pending: 1}, "[#########.]  99%  running  999 of 1000, pending 1, sent 999"},
-		{MessageCounts{Sent: 1, Failed: 1, Canceled: 1}, "[###xxxxxxx] 100%  running  3 of 3, sent 1, failed 1, canceled 1"},
+		{campaignRunning, MessageCounts{}, 0, "[..........]   0%  running  0 of 0"},
+		{campaignRunning, MessageCounts{Pending: 10}, 0, "[..........]   0%  running  0 of 10, pending 10"},
+		{campaignRunning, MessageCounts{Sent: 5, Failed: 1, Expired: 1, Sending: 1, Retrying: 1, Pending: 1}, 10, "[#####xx>>.]  70%  running  7 of 10, pending 1, sending 1, sent 5, retrying 1, failed 1, expired 1"},
+		{campaignRunning, MessageCounts{Sent: 999, Pending: 1}, 1, "[#########.]  99%  running  999 of 1000, pending 1, sent 999"},
+		{campaignRunning, MessageCounts{Sent: 1, Failed: 1, Canceled: 1}, 3, "[###xxxxxxx] 100%  running  3 of 3, sent 1, failed 1, canceled 1"},
+		{campaignRunning, MessageCounts{Sent: 2, Sending: 1}, 10, "[##>.......]  20%  running  2 of 10, sending 1, sent 2"}, // the others are made yet
+		{campaignFinished, MessageCounts{Sent: 2}, 10, "[##########] 100%  finished  2 of 2, sent 2"},                       // the others have gone
 	} {
-		s := &CampaignDetailStats{CampaignStats: CampaignStats{MessageTotals: MessageTotals{ByStatus: c.by}}, Status: "running"}
+		s := &CampaignDetailStats{CampaignStats: CampaignStats{MessageTotals: MessageTotals{ByStatus: c.by}}, Status: string(c.status)}
 		for _, n := range c.by.list() {
 			s.Total += n
 		}
-		if got := campaignBar(s, 10); got != c.want {
+		if got := campaignBar(s, c.audience, 10); got != c.want {
 			t.Errorf("%s, want %s", got, c.want)
 		}
 	}

@@ -22,7 +22,7 @@ func campaignsWatch(connect func() (*app.Client, error)) *cobra.Command {
 		Example: "  app mailing campaigns watch 1\n  app mailing campaigns watch 1 --interval 5s --json"}
 	interval := cmd.Flags().Duration("interval", time.Second, "how often to look, at least 100ms")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		path, err := campaignPath(args[0], "/stats")
+		path, err := campaignPath(args[0], "")
 		if err != nil {
 			return err
 		}
@@ -45,6 +45,7 @@ type campaignWatch struct {
 	out         io.Writer
 	asJSON, bar bool
 	shown       []byte // the answer that was shown last
+	audience    int64  // clients that the filter picks: messages are made as they go
 }
 
 func (w *campaignWatch) follow(ctx context.Context, c *app.Client, path string, interval time.Duration) error {
@@ -52,7 +53,7 @@ func (w *campaignWatch) follow(ctx context.Context, c *app.Client, path string, 
 	defer tick.Stop()
 	for {
 		var raw json.RawMessage
-		if err := c.Do(ctx, http.MethodGet, path, nil, nil, &raw); err != nil {
+		if err := c.Do(ctx, http.MethodGet, path+"/stats", nil, nil, &raw); err != nil {
 			if ctx.Err() != nil {
 				return w.end()
 			}
@@ -61,6 +62,12 @@ func (w *campaignWatch) follow(ctx context.Context, c *app.Client, path string, 
 		var s CampaignDetailStats
 		if err := json.Unmarshal(raw, &s); err != nil {
 			return fmt.Errorf("read the answer: %w", err)
+		}
+		if w.shown == nil && !w.asJSON {
+			var p CampaignPreview
+			if err := c.Do(ctx, http.MethodGet, path+"/preview", nil, nil, &p); err == nil { // else it is known as it goes
+				w.audience = p.Matching
+			}
 		}
 		if err := w.show(raw, &s); err != nil {
 			return err
@@ -89,9 +96,9 @@ func (w *campaignWatch) show(raw []byte, s *CampaignDetailStats) error {
 	case w.asJSON:
 		_, err = fmt.Fprintln(w.out, strings.TrimSpace(string(raw)))
 	case w.bar:
-		_, err = fmt.Fprintf(w.out, "\r%s\x1b[K", campaignBar(s, 40))
+		_, err = fmt.Fprintf(w.out, "\r%s\x1b[K", campaignBar(s, w.audience, 40))
 	default:
-		_, err = fmt.Fprintln(w.out, campaignBar(s, 0))
+		_, err = fmt.Fprintln(w.out, campaignBar(s, w.audience, 0))
 	}
 	return err
 }
@@ -107,9 +114,13 @@ func (w *campaignWatch) end() error {
 
 // campaignBar draws a campaign in one line: what was sent (#), what will not go
 // (x), what is on its way (>), what is left (.), and the numbers that are not
-// zero. A width of 0 leaves the drawing out.
-func campaignBar(s *CampaignDetailStats, width int) string {
-	by := &s.ByStatus
+// zero. Until the campaign is over it has at least a message for each of its
+// audience. A width of 0 leaves the drawing out.
+func campaignBar(s *CampaignDetailStats, audience int64, width int) string {
+	by, total := &s.ByStatus, s.Total
+	if s.Status != string(campaignFinished) && s.Status != string(campaignCanceled) {
+		total = max(total, audience)
+	}
 	var b strings.Builder
 	if width > 0 {
 		// Rounded at each border, so that the parts never exceed the whole.
@@ -121,8 +132,8 @@ func campaignBar(s *CampaignDetailStats, width int) string {
 		}{{by.Sent, "#"}, {by.Failed + by.Expired + by.Canceled, "x"}, {by.Sending + by.Retrying, ">"}} {
 			upTo += part.n
 			end := 0
-			if s.Total > 0 {
-				end = int(min(upTo, s.Total) * int64(width) / s.Total)
+			if total > 0 {
+				end = int(min(upTo, total) * int64(width) / total)
 			}
 			b.WriteString(strings.Repeat(part.mark, max(0, end-drawn)))
 			drawn = max(drawn, end)
@@ -131,10 +142,10 @@ func campaignBar(s *CampaignDetailStats, width int) string {
 	}
 	final := by.Sent + by.Failed + by.Expired + by.Canceled
 	done := int64(0)
-	if s.Total > 0 {
-		done = final * 100 / s.Total
+	if total > 0 {
+		done = final * 100 / total
 	}
-	fmt.Fprintf(&b, "%3d%%  %s  %d of %d", done, app.Printable(s.Status), final, s.Total)
+	fmt.Fprintf(&b, "%3d%%  %s  %d of %d", done, app.Printable(s.Status), final, total)
 	for i, n := range by.list() {
 		if n > 0 {
 			fmt.Fprintf(&b, ", %s %d", messageStatusNames[i], n)
