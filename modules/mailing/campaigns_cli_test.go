@@ -194,7 +194,7 @@ func TestCampaignBar(t *testing.T) {
 		{campaignRunning, MessageCounts{Sent: 5, Failed: 1, Expired: 1, Sending: 1, Retrying: 1, Pending: 1}, 10, "[#####xx>>.]  70%  running  7 of 10, pending 1, sending 1, sent 5, retrying 1, failed 1, expired 1"},
 		{campaignRunning, MessageCounts{Sent: 999, Pending: 1}, 1, "[#########.]  99%  running  999 of 1000, pending 1, sent 999"},
 		{campaignRunning, MessageCounts{Sent: 1, Failed: 1, Canceled: 1}, 3, "[###xxxxxxx] 100%  running  3 of 3, sent 1, failed 1, canceled 1"},
-		{campaignRunning, MessageCounts{Sent: 2, Sending: 1}, 10, "[##>.......]  20%  running  2 of 10, sending 1, sent 2"}, // the others are made yet
+		{campaignRunning, MessageCounts{Sent: 2, Sending: 1}, 10, "[##>.......]  20%  running  2 of 10, sending 1, sent 2"}, // the others are still to be made
 		{campaignFinished, MessageCounts{Sent: 2}, 10, "[##########] 100%  finished  2 of 2, sent 2"},                       // the others have gone
 	} {
 		s := &CampaignDetailStats{CampaignStats: CampaignStats{MessageTotals: MessageTotals{ByStatus: c.by}}, Status: string(c.status)}

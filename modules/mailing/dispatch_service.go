@@ -242,15 +242,15 @@ func (d *dispatcher) advance(ctx context.Context, c *campaign, now time.Time, ah
 			return false, err
 		}
 	}
-	most := 0
+	limit := 0
 	switch {
 	case d.roomy(room):
-		most = min(expandChunk, room)
+		limit = min(expandChunk, room)
 		d.ahead = time.Now()
 	case over || ahead:
-		most = expandChunk
+		limit = expandChunk
 	}
-	behind, fed, err := d.feed(ctx, c, now, room, most)
+	behind, fed, err := d.feed(ctx, c, now, room, limit)
 	if err != nil {
 		return false, err
 	}
@@ -299,9 +299,9 @@ func (d *dispatcher) close(ctx context.Context, campaign int64, to messageStatus
 	return len(closed), nil
 }
 
-// next gives the messages for the next clients of a campaign, as many as most.
-func (d *dispatcher) next(ctx context.Context, c *campaign, now time.Time, most int) ([]planned, error) {
-	rows, err := d.clients.store.addressees(ctx, d.campaigns.db.Read(), c.Filter, c.Expanded, most)
+// next gives the messages for the next clients of a campaign, limit at most.
+func (d *dispatcher) next(ctx context.Context, c *campaign, now time.Time, limit int) ([]planned, error) {
+	rows, err := d.clients.store.addressees(ctx, d.campaigns.db.Read(), c.Filter, c.Expanded, limit)
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
@@ -357,18 +357,18 @@ func (d *dispatcher) places(ctx context.Context, now time.Time) (int, error) {
 	return max(d.cfg.MaxInFlight-int(sending), 1), err
 }
 
-// feed makes messages for the next clients, for most of them, and hands messages
+// feed makes messages for the next clients, limit at most, and hands messages
 // whose time has come to workers, as many as there is room for: those that wait,
 // then those that it makes. It tells whether there may be more clients, and how
-// many it handed out.
-func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time, room, most int) (behind bool, fed int, err error) {
+// many messages it handed out.
+func (d *dispatcher) feed(ctx context.Context, c *campaign, now time.Time, room, limit int) (behind bool, fed int, err error) {
 	var list []planned
-	if most > 0 {
-		if list, err = d.next(ctx, c, now, most); err != nil {
+	if limit > 0 {
+		if list, err = d.next(ctx, c, now, limit); err != nil {
 			return false, 0, err
 		}
 	}
-	behind = len(list) == most
+	behind = len(list) == limit // also of none: then nobody has looked
 	if len(list) == 0 && room == 0 {
 		return behind, 0, nil
 	}
