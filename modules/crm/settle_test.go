@@ -118,7 +118,7 @@ func TestVerdictsOfABatchDoNotMeetEachOther(t *testing.T) {
 		verdicts := map[string]*verdict{}
 		for _, name := range names {
 			u := units[id(name)]
-			verdicts[name] = &verdict{unit: u.id, claim: 1, done: true, clear: append(u.trips, u.user)}
+			verdicts[name] = &verdict{unit: u.id, claim: 1, until: u.until, done: true, clear: append(u.trips, u.user)}
 		}
 		verdicts["teller"].later = []seal.Index{id("later")}
 		verdicts["failing"].failed, verdicts["failing"].due, verdicts["failing"].err, verdicts["failing"].clear = true, now.Add(time.Minute), "503", nil
@@ -183,7 +183,7 @@ func TestATripIsReadAsADirtyOneAndAsTheLastOne(t *testing.T) {
 			copies = append(copies, copied{trip(name), kindTrip, copyRow{state: copyExists, sealed: []byte{}, sentAt: now}})
 		}
 		refused := deadLetter{ID: [16]byte{1}, Kind: deadTrip, Entity: new(trip("unsent")), Subject: new(seal.Subject), Sealed: []byte{}, CreatedAt: now, At: now}
-		err := r.store.settle(t.Context(), []verdict{{unit: user("anna"), copies: copies, dead: []deadLetter{refused}}}, now)
+		err := r.store.settle(t.Context(), []verdict{{unit: user("anna"), until: now.Add(time.Hour), copies: copies, dead: []deadLetter{refused}}}, now)
 		if err == nil {
 			err = r.store.load(t.Context(), slices.Collect(maps.Values(units)))
 		}
@@ -225,6 +225,47 @@ func TestATripIsReadAsADirtyOneAndAsTheLastOne(t *testing.T) {
 		}
 		if !maps.Equal(have, want) {
 			t.Errorf("read\n%v, want\n%v", have, want)
+		}
+	})
+}
+
+func TestAVerdictThatComesTooLateOnlyCastsDoubt(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, options ...apptest.Option) {
+		o := newOffice(t, options...)
+		r := o.holds()
+		o.folds(userEvent{ID: "anna"}, userEvent{ID: "ben"})
+		anna, ben := r.keys.Index("user_id", "anna"), r.keys.Index("user_id", "ben")
+		now := time.Now()
+		slow := o.takes(r, now, 1)
+		later := now.Add(2 * time.Hour)
+		quick := o.takes(r, later, 2)
+		if len(slow) != 2 || len(quick) != 2 || !quick[anna].lost {
+			t.Fatalf("the first took %v, the second %v", slow, quick)
+		}
+		says := func(u *unit, sent string) verdict {
+			remote := new(r.keys.Index("crm.id", sent))
+			return verdict{unit: u.id, claim: u.claim, until: u.until, done: true, clear: []*object{u.user}, copies: []copied{{u.id, kindUser,
+				copyRow{state: copyExists, subject: u.user.subject, digest: r.keys.Index("crm.copy", sent), remote: remote, sealed: []byte{}, sentAt: later}}}}
+		}
+		for _, v := range []verdict{says(quick[anna], "new"), says(slow[anna], "old"), says(slow[ben], "only")} {
+			if err := r.store.settle(t.Context(), []verdict{v}, later); err != nil {
+				t.Fatal(err)
+			}
+		}
+		copies, err := r.store.copiesOf(t.Context(), anna, ben)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for entity, remote := range map[seal.Index]string{anna: "new", ben: "only"} {
+			c := copies[entity]
+			if c.state != copyExists || c.remote == nil || *c.remote != r.keys.Index("crm.id", remote) || c.digest != (seal.Index{}) {
+				t.Errorf("%s: the copy is %+v", remote, c)
+			}
+		}
+		// Whoever has the unit keeps it.
+		if u := o.units()[ben]; u.claim != 2 || u.marks != 0 {
+			t.Errorf("the unit is %+v", u)
 		}
 	})
 }

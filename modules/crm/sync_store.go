@@ -301,6 +301,7 @@ func (s *syncStore) taken(ctx context.Context, k kind, remote, entity seal.Index
 type verdict struct {
 	unit    seal.Index
 	claim   int64
+	until   time.Time // from then on another one may have the unit
 	copies  []copied
 	clear   []*object    // whose marks are dealt with
 	dead    []deadLetter // what the CRM refuses
@@ -324,7 +325,7 @@ type copied struct {
 // away meanwhile.
 func (s *syncStore) settle(ctx context.Context, verdicts []verdict, now time.Time) error {
 	return s.db.Tx(ctx, func(tx store.Querier) error {
-		if err := s.keep(ctx, tx, verdicts); err != nil {
+		if err := s.keep(ctx, tx, verdicts, now); err != nil {
 			return err
 		}
 		if err := s.clear(ctx, tx, verdicts); err != nil {
@@ -351,22 +352,36 @@ func (s *syncStore) settle(ctx context.Context, verdicts []verdict, now time.Tim
 	})
 }
 
-// keep writes what the CRM has.
-func (s *syncStore) keep(ctx context.Context, tx store.Querier, verdicts []verdict) error {
-	copies := map[seal.Index]copied{} // the newest of each
+// keep writes what the CRM has. Who comes too late may know less than what is
+// there by now: he only casts doubt on it.
+func (s *syncStore) keep(ctx context.Context, tx store.Querier, verdicts []verdict, now time.Time) error {
+	inTime, late := map[seal.Index]copied{}, map[seal.Index]copied{} // the newest of each
 	for _, v := range verdicts {
 		for _, c := range v.copies {
-			copies[c.entity] = c
+			if now.Before(v.until) {
+				inTime[c.entity] = c
+				continue
+			}
+			c.doubt()
+			late[c.entity] = c
 		}
 	}
+	err := s.insertCopies(ctx, tx, inTime, `state = excluded.state, subject = excluded.subject, digest = excluded.digest, remote = excluded.remote,
+		sealed = excluded.sealed, sent_at = excluded.sent_at`)
+	if err == nil {
+		err = s.insertCopies(ctx, tx, late, `digest = excluded.digest`)
+	}
+	return err
+}
+
+// insertCopies inserts copies, or changes those that are there.
+func (s *syncStore) insertCopies(ctx context.Context, tx store.Querier, copies map[seal.Index]copied, change string) error {
 	args := make([]any, 0, 8*len(copies))
 	for _, entity := range sortedKeys(copies) {
 		c := copies[entity]
 		args = append(args, entity, int(c.kind), int64(c.state), c.subject, c.digest, c.remote, c.sealed, store.MicrosOf(c.sentAt))
 	}
-	return store.Insert(ctx, tx, `insert into crm_copy (entity, kind, state, subject, digest, remote, sealed, sent_at) values `, 8, args,
-		` on conflict (entity) do update set state = excluded.state, subject = excluded.subject, digest = excluded.digest, remote = excluded.remote,
-		sealed = excluded.sealed, sent_at = excluded.sent_at`)
+	return store.Insert(ctx, tx, `insert into crm_copy (entity, kind, state, subject, digest, remote, sealed, sent_at) values `, 8, args, ` on conflict (entity) do update set `+change)
 }
 
 // fewMarks is how many marks of a unit are at most looked for among all that it

@@ -28,7 +28,7 @@ var errHalt = errs.New(errs.Unavailable, "the unit cannot go on")
 
 // work brings one unit's part of the CRM up to date, as far as it goes.
 func (r *reconciler) work(ctx context.Context, u *unit) {
-	j := &job{reconciler: r, unit: u, v: verdict{unit: u.id, claim: u.claim, done: true}}
+	j := &job{reconciler: r, unit: u, v: verdict{unit: u.id, claim: u.claim, until: u.until, done: true}}
 	// What is under way at a stop is finished.
 	err := j.run(context.WithoutCancel(ctx), ctx.Done())
 	if err != nil && j.v.due.IsZero() {
@@ -393,7 +393,7 @@ func (j *job) tried(ctx context.Context, o *object, body []byte) error {
 // note writes down, durably, what is known of an object's copy.
 func (j *job) note(o *object) error {
 	done := make(chan error, 1)
-	j.results <- written{verdict{unit: j.id, claim: j.unit.claim, copies: []copied{{o.entity, o.kind, o.copy}}}, done}
+	j.results <- written{verdict{unit: j.id, claim: j.unit.claim, until: j.unit.until, copies: []copied{{o.entity, o.kind, o.copy}}}, done}
 	return <-done
 }
 
