@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitready": waitReady, "sigterm": sigterm, "exits": exits, "eventually": eventually, "markdown": markdown, "field": field,
+			"waitready": waitReady, "sigterm": sigterm, "exits": exits, "eventually": eventually, "markdown": markdown, "field": field, "sqlite": sqlite,
 		},
 	})
 }
@@ -83,6 +84,18 @@ func waitReady(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv("KEY", strings.TrimSpace(string(key)))
 		return
 	}
+}
+
+// sqlite runs a statement on a database file: sqlite file statement.
+func sqlite(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sqlite file statement")
+	}
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	_, err = db.Exec(args[1])
+	ts.Check(err)
 }
 
 // sigterm asks the server on a data directory (./data) to stop.

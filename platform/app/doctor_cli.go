@@ -221,11 +221,15 @@ func examineStores(ctx context.Context, set *settings, modules []Module, add add
 		if _, err := os.Stat(set.path(d.name + ".db")); err != nil && set.DatabaseURL == "" {
 			continue // the next start makes it
 		}
-		if err := examineDB(ctx, set, d, add); err != nil {
+		pending, err := examineDB(ctx, set, d, add)
+		switch {
+		case err != nil:
 			add("database "+d.name, stateWrong, "%v", err)
-			continue
+		case len(pending) > 0: // opening would apply them, and looking changes nothing
+			add("database "+d.name, stateOK, "the next start brings it up to date, after which an older program cannot open it: %s", strings.Join(pending, ", "))
+		default:
+			opened++
 		}
-		opened++
 	}
 	if opened > 0 {
 		add("databases", stateOK, "%d can be opened", opened)
@@ -256,15 +260,20 @@ type database struct {
 	migrations fs.FS
 }
 
-func examineDB(ctx context.Context, set *settings, d database, add adder) error {
-	db, err := store.Open(ctx, store.Config{Dir: set.DataDir, URL: set.DatabaseURL, Sync: set.store.Sync}, d.name, d.migrations)
+// examineDB opens a database that is up to date; else it gives what is missing.
+func examineDB(ctx context.Context, set *settings, d database, add adder) (pending []string, err error) {
+	cfg := store.Config{Dir: set.DataDir, URL: set.DatabaseURL, Sync: set.store.Sync}
+	if pending, err = store.Pending(ctx, cfg, d.name, d.migrations); err != nil || len(pending) > 0 {
+		return pending, err
+	}
+	db, err := store.Open(ctx, cfg, d.name, d.migrations)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if d.name == dbKeys {
 		examineKeys(ctx, set, db, add)
 	}
-	return errors.Join(db.Ping(ctx), db.Close())
+	return nil, errors.Join(db.Ping(ctx), db.Close())
 }
 
 func examineKeys(ctx context.Context, set *settings, db *store.DB, add adder) {

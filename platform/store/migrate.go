@@ -8,11 +8,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"switchboard/platform/errs"
 )
@@ -106,6 +110,66 @@ func migrate(ctx context.Context, pool *sql.DB, engine Engine, name string, fsys
 	}
 	err = classify(err)
 	return errs.Wrap(errs.KindOf(err), err, "migrate database %s", name)
+}
+
+// Pending gives the names of the migrations that Open would apply to a database,
+// in order: all of them where there is no database yet. It changes nothing. Its
+// errors are those of Open.
+func Pending(ctx context.Context, cfg Config, name string, migrations fs.FS) (pending []string, err error) {
+	if err := cfg.check(name); err != nil {
+		return nil, err
+	}
+	engine, pool := SQLite, (*sql.DB)(nil)
+	there := `select count(*) from sqlite_master where type = 'table' and name = 'schema_migrations'`
+	if cfg.URL != "" {
+		settings, _, err := postgresSettings(cfg, name)
+		if err != nil {
+			return nil, err
+		}
+		engine, pool = Postgres, sql.OpenDB(connector{stdlib.GetConnector(*settings), false})
+		there = `select count(*) from pg_tables where schemaname = current_schema() and tablename = 'schema_migrations'`
+	} else {
+		path := filepath.Join(cfg.Dir, name+".db")
+		if _, err := os.Stat(path); err != nil {
+			there = ""
+		}
+		if pool, err = poolSQLite(path, "deferred", "busy_timeout(5000)", "query_only(1)"); err != nil {
+			return nil, err
+		}
+	}
+	defer pool.Close()
+	list, err := loadMigrations(migrations, engine)
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "database %s", name)
+	}
+	last := int64(0)
+	if there != "" {
+		if last, err = lastApplied(ctx, pool, there, list); err != nil {
+			err = classify(err)
+			return nil, errs.Wrap(errs.KindOf(err), err, "open database %s", name)
+		}
+	}
+	for _, m := range list {
+		if m.version > last {
+			pending = append(pending, m.name)
+		}
+	}
+	return pending, nil
+}
+
+// lastApplied gives the version of a database, 0 if it has none. there counts
+// the tables that would tell.
+func lastApplied(ctx context.Context, pool *sql.DB, there string, list []migration) (last int64, err error) {
+	tx, err := pool.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	tables := 0
+	if err := tx.QueryRowContext(ctx, there).Scan(&tables); err != nil || tables == 0 {
+		return 0, err
+	}
+	return checkApplied(ctx, tx, list)
 }
 
 func applyMigrations(ctx context.Context, tx *sql.Tx, list []migration) error {

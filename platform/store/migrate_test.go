@@ -2,6 +2,11 @@ package store_test
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -52,6 +57,42 @@ func TestMigrationsAreAppliedOnceAndGoForward(t *testing.T) {
 		db := storetest.Open(t, cfg, "moves", files(two...))
 		if n := count(t, db, `select sum(id) from a`); n != map[store.Engine]int{store.SQLite: 21, store.Postgres: 22}[db.Engine()] {
 			t.Errorf("sum %d", n)
+		}
+	})
+}
+
+func TestPendingMigrationsAreNamedAndNotApplied(t *testing.T) {
+	t.Parallel()
+	storetest.EachConfig(t, func(t *testing.T, cfg store.Config) {
+		t.Parallel()
+		one := []string{"0001_a.sql", "create table a (id bigint primary key)"}
+		two := append(one, "0002_b.sqlite.sql", "create table b (id bigint)", "0002_b.postgres.sql", "create table b (id bigint)")
+		cfg.Dir = filepath.Join(cfg.Dir, "none") // not even that is made
+		pending := func(want ...string) {
+			t.Helper()
+			for range 2 {
+				if have, err := store.Pending(t.Context(), cfg, "moves", files(two...)); err != nil || !slices.Equal(have, want) {
+					t.Errorf("pending %v, want %v: %v", have, want, err)
+				}
+			}
+		}
+		pending("0001_a", "0002_b")
+		if _, err := os.Stat(cfg.Dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("looking made the directory: %v", err)
+		}
+		if err := open(t, cfg, files(one...)); err != nil {
+			t.Fatal(err)
+		}
+		pending("0002_b")
+		if err := open(t, cfg, files(two...)); err != nil {
+			t.Fatal(err)
+		}
+		pending()
+		if _, err := store.Pending(t.Context(), cfg, "moves", files(one...)); errs.KindOf(err) != errs.Conflict || !strings.Contains(err.Error(), "newer") {
+			t.Errorf("of an older program: %v", err)
+		}
+		if _, err := store.Pending(t.Context(), cfg, "no name", nil); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("a bad name: %v", err)
 		}
 	})
 }

@@ -25,16 +25,18 @@ const (
 	agePostgres  = 30 * time.Minute
 )
 
-func openPostgres(ctx context.Context, cfg Config, name string, migrations fs.FS) (*DB, error) {
-	settings, err := pgx.ParseConfig(cfg.URL.Reveal())
+// postgresSettings gives how to connect for one module, and with how many
+// connections at most.
+func postgresSettings(cfg Config, name string) (settings *pgx.ConnConfig, size int, err error) {
+	settings, err = pgx.ParseConfig(cfg.URL.Reveal())
 	if err != nil {
-		return nil, errs.Wrap(errs.Invalid, err, "store: url") // pgx leaves the password out
+		return nil, 0, errs.Wrap(errs.Invalid, err, "store: url") // pgx leaves the password out
 	}
-	size := poolSize
+	size = poolSize
 	if text, ok := settings.RuntimeParams["pool_max_conns"]; ok {
 		delete(settings.RuntimeParams, "pool_max_conns")
 		if size, err = strconv.Atoi(text); err != nil || size < 2 {
-			return nil, errs.New(errs.Invalid, "store: url: pool_max_conns must be a number above 1")
+			return nil, 0, errs.New(errs.Invalid, "store: url: pool_max_conns must be a number above 1")
 		}
 	}
 	if settings.ConnectTimeout == 0 {
@@ -51,7 +53,14 @@ func openPostgres(ctx context.Context, cfg Config, name string, migrations fs.FS
 	if settings.RuntimeParams["application_name"] == "" {
 		settings.RuntimeParams["application_name"] = "switchboard/" + name
 	}
+	return settings, size, nil
+}
 
+func openPostgres(ctx context.Context, cfg Config, name string, migrations fs.FS) (*DB, error) {
+	settings, size, err := postgresSettings(cfg, name)
+	if err != nil {
+		return nil, err
+	}
 	// A connection learns the type of blob columns when it is made, so the
 	// pool comes after the migrations.
 	first := sql.OpenDB(connector{stdlib.GetConnector(*settings), false})

@@ -74,16 +74,24 @@ var validName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 // Conflict for migrations that do not fit the database, Unavailable if the
 // database cannot be reached now.
 func Open(ctx context.Context, cfg Config, name string, migrations fs.FS) (*DB, error) {
-	if !validName.MatchString(name) || strings.HasPrefix(name, "pg_") {
-		return nil, errs.New(errs.Invalid, "store: %q cannot name a database", name)
-	}
-	if cfg.Sync != "" && cfg.Sync != "full" && cfg.Sync != "normal" {
-		return nil, errs.New(errs.Invalid, "store: sync must be full or normal, not %q", cfg.Sync)
+	if err := cfg.check(name); err != nil {
+		return nil, err
 	}
 	if cfg.URL != "" {
 		return openPostgres(ctx, cfg, name, migrations)
 	}
 	return openSQLite(ctx, cfg, name, migrations)
+}
+
+// check tells whether a database of that name can be opened at all.
+func (cfg *Config) check(name string) error {
+	if !validName.MatchString(name) || strings.HasPrefix(name, "pg_") {
+		return errs.New(errs.Invalid, "store: %q cannot name a database", name)
+	}
+	if cfg.Sync != "" && cfg.Sync != "full" && cfg.Sync != "normal" {
+		return errs.New(errs.Invalid, "store: sync must be full or normal, not %q", cfg.Sync)
+	}
+	return nil
 }
 
 // Name gives the name the database was opened with.
