@@ -332,6 +332,12 @@ func (s *eventService) expire(ctx context.Context, rejects *rejectStore) error {
 				return fmt.Errorf("expire events: %w", err)
 			}
 		}
+		for n := chunk; n > 0; {
+			var err error
+			if n, err = s.store.expireMinutes(ctx, before, chunk); err != nil {
+				return fmt.Errorf("expire counts: %w", err)
+			}
+		}
 		for {
 			subjects, err := s.store.expireSessions(ctx, before, chunk)
 			if err != nil {

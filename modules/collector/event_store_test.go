@@ -339,6 +339,36 @@ func TestConcurrentInsertersLoseNoCount(t *testing.T) {
 	})
 }
 
+func TestExpireRemovesOldMinutesAndKeepsHours(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
+		t.Parallel()
+		s := &eventStore{db}
+		const minute = 60_000_000
+		for i := range int64(10) { // two kinds in each minute
+			insert(t, s, row(fmt.Sprint("a", i), "s", view, 2*i, int(60*i)), row(fmt.Sprint("b", i), "s", kind{"form", "send", "shop"}, 2*i+1, int(60*i)))
+		}
+		first := number(t, db, `select min(bucket) from collector_stat where grain = 60`)
+		hours := number(t, db, `select sum(events) from collector_stat where grain = 3600`)
+		before, total := store.Micros(first+4*minute).Time(), 0
+		for n := 3; n > 0; total += n {
+			var err error
+			if n, err = s.expireMinutes(t.Context(), before, 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if total != 8 {
+			t.Errorf("%d counters went", total)
+		}
+		if oldest := number(t, db, `select min(bucket) from collector_stat where grain = 60`); oldest != first+4*minute {
+			t.Errorf("the oldest minute is %d after the first", oldest-first)
+		}
+		if left := number(t, db, `select sum(events) from collector_stat where grain = 3600`); left != hours || left != 20 {
+			t.Errorf("%d events are counted by hours, want %d", left, hours)
+		}
+	})
+}
+
 func TestExpireRemovesWhatArrivedBefore(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {

@@ -74,3 +74,19 @@ func (q statQuery) sql() (text string, args []any) {
 	}
 	return text + after.where() + ` order by g.at, g.category, g.name, g.app limit ` + strconv.Itoa(q.Limit), after.args
 }
+
+// expireMinutes removes up to limit counters of minutes before the time, oldest
+// first, and tells how many. Those of hours stay: they are few.
+func (s *eventStore) expireMinutes(ctx context.Context, before time.Time, limit int) (int, error) {
+	var n int64
+	err := s.db.Tx(ctx, func(tx store.Querier) error {
+		res, err := tx.ExecContext(ctx, `delete from collector_stat where grain = 60 and (bucket, kind) in
+			(select bucket, kind from collector_stat where grain = 60 and bucket < $1 order by bucket, kind limit $2)`, store.MicrosOf(before), limit)
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	return int(n), err
+}
