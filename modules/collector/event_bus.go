@@ -86,11 +86,7 @@ func (s *storer) keep(ctx context.Context, items []*item, arrivals []int64) erro
 	if len(events) == 0 {
 		return nil
 	}
-	rows, sessions, err := s.seal(ctx, events, at)
-	if err != nil || len(rows) == 0 {
-		return err
-	}
-	fresh, err := s.store.insert(ctx, rows, sessions)
+	rows, fresh, err := s.keepEvents(ctx, events, at)
 	if err != nil {
 		return err
 	}
@@ -102,6 +98,19 @@ func (s *storer) keep(ctx context.Context, items []*item, arrivals []int64) erro
 	}
 	s.live.publish(events, fresh)
 	return nil
+}
+
+// keepEvents seals events and stores them. It gives the rows that they became,
+// and those that were new.
+func (s *storer) keepEvents(ctx context.Context, events []*item, arrivals []int64) (rows, fresh []eventRow, err error) {
+	s.store.sealing.RLock()
+	defer s.store.sealing.RUnlock()
+	rows, sessions, err := s.seal(ctx, events, arrivals)
+	if err != nil || len(rows) == 0 {
+		return nil, nil, err
+	}
+	fresh, err = s.store.insert(ctx, rows, sessions)
+	return rows, fresh, err
 }
 
 // seal turns events into rows, and session ids into what the session rows

@@ -50,7 +50,7 @@ func newBench(t *testing.T) *bench {
 	db := storetest.Open(t, store.Config{Dir: dir}, "collector", migrations)
 	m := newMetrics(prometheus.NewRegistry())
 	out := &bench{bus: b, group: b.Group(bus.GroupConfig{Subject: subjectIngest, Seal: transit.Seal})}
-	out.storer = &storer{store: &eventStore{db}, rejects: &rejectStore{db}, keys: keys, transit: transit, refused: refused, live: &live{bus: b, now: time.Now}, metrics: m, now: time.Now}
+	out.storer = &storer{store: &eventStore{db: db}, rejects: &rejectStore{db}, keys: keys, transit: transit, refused: refused, live: &live{bus: b, now: time.Now}, metrics: m, now: time.Now}
 	out.events = &eventService{store: out.store, keys: keys, metrics: m, now: time.Now}
 	if err := b.Declare(ctx, bus.Stream{Name: streamIngest, Subjects: []string{subjectIngest}, Queue: true, MaxBytes: 64 << 20}); err != nil {
 		t.Fatal(err)

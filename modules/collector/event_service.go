@@ -338,20 +338,10 @@ func (s *eventService) expire(ctx context.Context, rejects *rejectStore) error {
 				return fmt.Errorf("expire counts: %w", err)
 			}
 		}
-		for {
-			subjects, err := s.store.expireSessions(ctx, before, chunk)
-			if err != nil {
+		for n := chunk; n > 0; {
+			var err error
+			if n, err = s.store.expireSessions(ctx, before, chunk, s.keys.Forget); err != nil {
 				return fmt.Errorf("expire sessions: %w", err)
-			}
-			if len(subjects) == 0 {
-				break
-			}
-			gone := make([]seal.Subject, len(subjects))
-			for i, sub := range subjects {
-				gone[i] = sub
-			}
-			if err := s.keys.Forget(ctx, gone); err != nil {
-				return fmt.Errorf("expire session keys: %w", err)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"switchboard/platform/store"
@@ -28,7 +29,12 @@ type eventRow struct {
 }
 
 // eventStore keeps events, sessions and counters: one batch, one transaction.
-type eventStore struct{ db *store.DB }
+type eventStore struct {
+	db *store.DB
+	// sealing is held by whoever seals events and stores them, and alone by whoever
+	// destroys keys: no event is stored under a key that is gone.
+	sealing sync.RWMutex
+}
 
 const rowsPerLookup = 100
 

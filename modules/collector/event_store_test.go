@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"switchboard/platform/seal"
 	"switchboard/platform/store"
 	"switchboard/platform/store/storetest"
 )
@@ -95,7 +96,7 @@ func TestInsertStoresEachEventOnce(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
 		t.Parallel()
-		s := &eventStore{db}
+		s := &eventStore{db: db}
 		a, b, c := row("a", "s-1", view, 1, 5), row("b", "s-1", view, 2, 3), row("c", "s-2", kind{"form", "send", "shop"}, 3, 4)
 		if fresh := insert(t, s, a, b); len(fresh) != 2 {
 			t.Errorf("%d were new", len(fresh))
@@ -133,7 +134,7 @@ func TestInsertMovesAnEventWhoseArrivalIsTaken(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
 		t.Parallel()
-		s := &eventStore{db}
+		s := &eventStore{db: db}
 		insert(t, s, row("a", "s-1", view, 1, 0), row("b", "s-1", view, 2, 0), row("c", "s-1", view, 5, 0))
 		fresh := insert(t, s, row("x", "s-1", view, 1, 0), row("b", "s-1", view, 2, 0), row("y", "s-1", view, 3, 0), row("z", "s-1", view, 5, 0))
 		places := map[string]int64{}
@@ -198,7 +199,7 @@ func TestListAgreesWithPlainFilteringForEveryQuery(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
 		t.Parallel()
-		s := &eventStore{db}
+		s := &eventStore{db: db}
 		random := rand.New(rand.NewPCG(4, 2))
 		var all []eventRow
 		for i := range 1500 {
@@ -254,7 +255,7 @@ func TestManyThousandKindsOfOneApplicationCanBeQueried(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
 		t.Parallel()
-		s := &eventStore{db}
+		s := &eventStore{db: db}
 		const kinds = 1500
 		var rows []eventRow
 		for i := range kinds {
@@ -311,7 +312,7 @@ func TestConcurrentInsertersLoseNoCount(t *testing.T) {
 		var mu sync.Mutex
 		fresh := 0
 		for worker := range 6 {
-			s := &eventStore{instances[worker%len(instances)]}
+			s := &eventStore{db: instances[worker%len(instances)]}
 			wg.Go(func() {
 				for n := range work {
 					rows := frame(n)
@@ -339,11 +340,37 @@ func TestConcurrentInsertersLoseNoCount(t *testing.T) {
 	})
 }
 
+func TestASessionThatGoesOnWhileItExpiresStays(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
+		t.Parallel()
+		s := &eventStore{db: db}
+		insert(t, s, row("old", "s", view, 1, 0))
+		// Another instance stores an event under the key that the person got anew.
+		again := row("new", "s", view, 100, 0)
+		again.Subject = key16("the same one later")
+		n, err := s.expireSessions(t.Context(), store.Micros(1_700_000_000_000_000+20).Time(), 10, func(context.Context, []seal.Subject) error {
+			_, err := s.insert(t.Context(), []eventRow{again}, sealedSessions([]eventRow{again}))
+			return err
+		})
+		if err != nil || n != 1 {
+			t.Fatalf("%d sessions, %v", n, err)
+		}
+		session, err := s.session(t.Context(), key16("s"))
+		if err != nil || session.Subject != key16("the same one later") {
+			t.Errorf("the session is %+v, %v", session, err)
+		}
+		if left := number(t, db, `select count(*) from collector_event`); left != 2 {
+			t.Errorf("%d events are left", left)
+		}
+	})
+}
+
 func TestExpireRemovesOldMinutesAndKeepsHours(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
 		t.Parallel()
-		s := &eventStore{db}
+		s := &eventStore{db: db}
 		const minute = 60_000_000
 		for i := range int64(10) { // two kinds in each minute
 			insert(t, s, row(fmt.Sprint("a", i), "s", view, 2*i, int(60*i)), row(fmt.Sprint("b", i), "s", kind{"form", "send", "shop"}, 2*i+1, int(60*i)))
@@ -373,7 +400,7 @@ func TestExpireRemovesWhatArrivedBefore(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
 		t.Parallel()
-		s := &eventStore{db}
+		s := &eventStore{db: db}
 		for i := range 30 {
 			insert(t, s, row(fmt.Sprint("e", i), fmt.Sprint("s", i/10), view, int64(i), 0))
 		}
@@ -393,12 +420,25 @@ func TestExpireRemovesWhatArrivedBefore(t *testing.T) {
 		if total != 15 || number(t, db, `select count(*) from collector_event`) != 16 {
 			t.Errorf("%d events went", total)
 		}
-		subjects, err := s.expireSessions(t.Context(), store.Micros(1_700_000_000_000_000+20).Time(), 10)
-		if err != nil || len(subjects) != 1 || subjects[0] != key16("subject of s1") {
-			t.Errorf("sessions gone: %x, %v", subjects, err)
+		var forgotten []seal.Subject
+		forget := func(_ context.Context, subjects []seal.Subject) error {
+			forgotten = append(forgotten, subjects...)
+			return nil
 		}
-		if again, err := s.expireSessions(t.Context(), store.Micros(1_700_000_000_000_000+20).Time(), 10); err != nil || len(again) != 0 {
-			t.Errorf("gone again: %x, %v", again, err)
+		last := store.Micros(1_700_000_000_000_000 + 20).Time()
+		// Nothing goes before its key has gone, so that no key stays.
+		events := number(t, db, `select count(*) from collector_event`)
+		stuck := errors.New("no keys now")
+		if _, err := s.expireSessions(t.Context(), last, 10, func(context.Context, []seal.Subject) error { return stuck }); !errors.Is(err, stuck) || number(t, db, `select count(*) from collector_event`) != events {
+			t.Errorf("without keys: %v", err)
+		}
+		for want := 1; want >= 0; want-- {
+			if n, err := s.expireSessions(t.Context(), last, 10, forget); err != nil || n != want {
+				t.Errorf("%d sessions went, want %d: %v", n, want, err)
+			}
+		}
+		if len(forgotten) != 1 || forgotten[0] != key16("subject of s1") {
+			t.Errorf("forgotten: %x", forgotten)
 		}
 		if n := number(t, db, `select count(*) from collector_event`); n != 11 { // e20…e29 and late
 			t.Errorf("%d events are left", n)
@@ -536,7 +576,7 @@ func TestInsertThatIsCutOffLeavesNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, migrations, func(t *testing.T, db *store.DB) {
 		t.Parallel()
-		s := &eventStore{db}
+		s := &eventStore{db: db}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		rows := []eventRow{row("a", "s-1", view, 1, 1)}

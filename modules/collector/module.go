@@ -54,7 +54,7 @@ type service struct {
 func newService(p app.Platform) (app.Service, error) {
 	cfg := p.Config.(*Config)
 	m := newMetrics(p.Metrics)
-	events := &eventStore{p.DB}
+	events := &eventStore{db: p.DB}
 	s := &service{p: p, cfg: cfg, live: &live{bus: p.Bus, now: p.Now}}
 	s.schemas = &schemaService{cfg: cfg, store: &schemaStore{p.DB}, relay: p.Outbox, log: p.Log, now: p.Now}
 	s.events = &eventService{cfg: cfg, store: events, schemas: s.schemas, keys: p.Seal, metrics: m, now: p.Now}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"switchboard/platform/errs"
+	"switchboard/platform/seal"
 	"switchboard/platform/store"
 )
 
@@ -23,6 +24,7 @@ type sessionRow struct {
 }
 
 const addToSessionSQL = ` on conflict (session) do update set
+	subject = excluded.subject, sealed = excluded.sealed,
 	first_at = case when excluded.first_at < collector_session.first_at then excluded.first_at else collector_session.first_at end,
 	last_at = case when excluded.last_at > collector_session.last_at then excluded.last_at else collector_session.last_at end,
 	last_received_at = case when excluded.last_received_at > collector_session.last_received_at then excluded.last_received_at else collector_session.last_received_at end,
@@ -127,32 +129,46 @@ func (s *eventStore) expire(ctx context.Context, before time.Time, limit int) (i
 }
 
 // expireSessions removes up to limit sessions whose last event arrived before
-// the time, and gives the subjects that nothing is left of.
-func (s *eventStore) expireSessions(ctx context.Context, before time.Time, limit int) ([][16]byte, error) {
-	var subjects [][16]byte
-	err := s.db.Tx(ctx, func(tx store.Querier) error {
-		subjects = nil
-		var keys []any
-		err := store.Each(ctx, tx, `select session, subject from collector_session where last_received_at < $1 order by last_received_at limit $2`,
-			[]any{store.MicrosOf(before), limit}, func(scan func(...any) error) error {
-				var session, subject []byte
-				if err := scan(&session, &subject); err != nil {
-					return err
-				}
-				keys = append(keys, session)
-				subjects = append(subjects, [16]byte(subject))
-				return nil
+// the time, and tells how many it looked at. forget destroys the keys of their
+// persons. They go first: what was broken off is found again. A session that got
+// another event meanwhile stays, with the key that it has by then.
+func (s *eventStore) expireSessions(ctx context.Context, before time.Time, limit int, forget func(context.Context, []seal.Subject) error) (int, error) {
+	s.sealing.Lock()
+	defer s.sealing.Unlock()
+	var keys []any
+	var subjects []seal.Subject
+	err := store.Each(ctx, s.db.Read(), `select session, subject from collector_session where last_received_at < $1 order by last_received_at limit $2`,
+		[]any{store.MicrosOf(before), limit}, func(scan func(...any) error) error {
+			var session, subject []byte
+			if err := scan(&session, &subject); err != nil {
+				return err
+			}
+			keys, subjects = append(keys, session), append(subjects, seal.Subject(subject))
+			return nil
+		})
+	if err != nil || len(keys) == 0 {
+		return 0, err
+	}
+	if err := forget(ctx, subjects); err != nil {
+		return 0, err
+	}
+	return len(keys), s.db.Tx(ctx, func(tx store.Querier) error {
+		var gone []any
+		err := store.Each(ctx, tx, `delete from collector_session where last_received_at < $1 and session in `+store.Values(1, len(keys), 2)+` returning session`,
+			append([]any{store.MicrosOf(before)}, keys...), func(scan func(...any) error) error {
+				var session []byte
+				err := scan(&session)
+				gone = append(gone, session)
+				return err
 			})
-		if err != nil || len(keys) == 0 {
+		if err != nil || len(gone) == 0 {
 			return err
 		}
-		in := store.Values(1, len(keys), 1)
-		for _, table := range [...]string{"collector_event", "collector_session_kind", "collector_session"} {
-			if _, err := tx.ExecContext(ctx, `delete from `+table+` where session in `+in, keys...); err != nil {
+		for _, table := range [...]string{"collector_event", "collector_session_kind"} {
+			if _, err := tx.ExecContext(ctx, `delete from `+table+` where session in `+store.Values(1, len(gone), 1), gone...); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return subjects, err
 }
