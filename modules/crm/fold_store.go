@@ -200,7 +200,10 @@ func markDirty(ctx context.Context, tx store.Querier, dirty map[dirtyKey]bool, n
 	if err != nil {
 		return err
 	}
-	return store.Insert(ctx, tx, `insert into crm_unit (unit, due_at, claim, attempts, last_error) values `, 5, units, ` on conflict (unit) do nothing`)
+	// One that is there is written all the same: PostgreSQL does not take "do
+	// nothing" for a read, and would let another transaction, which sees no mark yet,
+	// delete it meanwhile.
+	return store.Insert(ctx, tx, `insert into crm_unit (unit, due_at, claim, attempts, last_error) values `, 5, units, ` on conflict (unit) do update set claim = crm_unit.claim`)
 }
 
 func (s *foldStore) positions(ctx context.Context, tx store.Querier, positions map[string]position) error {

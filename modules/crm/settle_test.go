@@ -6,6 +6,8 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,10 @@ import (
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
 )
+
+// elsewhere is a CRM that nobody calls while the test holds all places. The mock
+// would have all users marked once more, some time after the start.
+var elsewhere = apptest.Env("APP_CRM_URL=http://127.0.0.1:1/crm", "APP_CRM_TOKEN=token")
 
 // holds has the test do what workers do: it takes all places.
 func (o *office) holds() *reconciler {
@@ -94,7 +100,7 @@ func (o *office) units() map[seal.Index]unitRow {
 func TestVerdictsOfABatchDoNotMeetEachOther(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, options ...apptest.Option) {
-		o := newOffice(t, options...)
+		o := newOffice(t, append(options, elsewhere)...)
 		r := o.holds()
 		id := func(name string) seal.Index { return r.keys.Index("user_id", name) }
 		names := []string{"newer", "taken", "later", "teller", "failing", "refused", "again"}
@@ -165,7 +171,7 @@ func TestVerdictsOfABatchDoNotMeetEachOther(t *testing.T) {
 func TestATripIsReadAsADirtyOneAndAsTheLastOne(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, options ...apptest.Option) {
-		o := newOffice(t, options...)
+		o := newOffice(t, append(options, elsewhere)...)
 		r := o.holds()
 		user := func(name string) seal.Index { return r.keys.Index("user_id", name) }
 		trip := func(name string) seal.Index { return r.keys.Index("trip_id", name) }
@@ -232,7 +238,7 @@ func TestATripIsReadAsADirtyOneAndAsTheLastOne(t *testing.T) {
 func TestAVerdictThatComesTooLateOnlyCastsDoubt(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, options ...apptest.Option) {
-		o := newOffice(t, options...)
+		o := newOffice(t, append(options, elsewhere)...)
 		r := o.holds()
 		o.folds(userEvent{ID: "anna"}, userEvent{ID: "ben"})
 		anna, ben := r.keys.Index("user_id", "anna"), r.keys.Index("user_id", "ben")
@@ -266,6 +272,56 @@ func TestAVerdictThatComesTooLateOnlyCastsDoubt(t *testing.T) {
 		// Whoever has the unit keeps it.
 		if u := o.units()[ben]; u.claim != 2 || u.marks != 0 {
 			t.Errorf("the unit is %+v", u)
+		}
+	})
+}
+
+func TestAMarkThatComesWhileItsUnitIsLeftBringsItBack(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, options ...apptest.Option) {
+		o := newOffice(t, append(options, elsewhere)...)
+		r := o.holds()
+		o.folds(userEvent{ID: "anna"})
+		anna := r.keys.Index("user_id", "anna")
+		now := time.Now().Truncate(time.Microsecond)
+		u := o.takes(r, now, 1)[anna]
+
+		marked, goOn := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		errs := make(chan error, 2)
+		go func() {
+			errs <- r.store.db.Tx(t.Context(), func(tx store.Querier) error {
+				err := markDirty(t.Context(), tx, map[dirtyKey]bool{{anna, r.keys.Index("trip_id", "trip")}: true}, now)
+				once.Do(func() { close(marked) })
+				<-goOn
+				return err
+			})
+		}()
+		<-marked
+		var left atomic.Bool
+		go func() {
+			err := r.store.settle(t.Context(), []verdict{{unit: anna, claim: 1, until: u.until, done: true, clear: []*object{u.user}}}, now)
+			left.Store(true)
+			errs <- err
+		}()
+		apptest.Eventually(t, func() string {
+			if left.Load() || r.store.db.Engine() == store.SQLite { // it waits for its turn
+				return ""
+			}
+			waiting := 0
+			if err := r.store.db.Read().QueryRowContext(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&waiting); err != nil || waiting == 0 {
+				return fmt.Sprintf("the unit is neither left nor waited for: %v", err)
+			}
+			return ""
+		})
+		close(goOn)
+		for range 2 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if have, want := o.units()[anna], (unitRow{due: store.MicrosOf(now), marks: 1}); have != want {
+			t.Errorf("the unit is %+v, want %+v", have, want)
 		}
 	})
 }

@@ -19,7 +19,9 @@
 //
 // A statement that fails, fails its transaction, as PostgreSQL has it: what
 // may collide is written `on conflict do nothing`, or the error is returned
-// and recognised by [IsUnique] outside.
+// and recognised by [IsUnique] outside. PostgreSQL does not take `do nothing` for
+// a read: who relies on the row that is there, while others may delete it, writes
+// it with `do update`.
 //
 // # Errors
 //
