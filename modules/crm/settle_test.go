@@ -2,18 +2,22 @@ package crm
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"switchboard/platform/apptest"
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
+	"switchboard/platform/store/storetest"
 )
 
 // elsewhere is a CRM that nobody calls while the test holds all places. The mock
@@ -322,6 +326,37 @@ func TestAMarkThatComesWhileItsUnitIsLeftBringsItBack(t *testing.T) {
 		}
 		if have, want := o.units()[anna], (unitRow{due: store.MicrosOf(now), marks: 1}); have != want {
 			t.Errorf("the unit is %+v, want %+v", have, want)
+		}
+	})
+}
+
+func TestMarksThatLostTheirUnitGetOne(t *testing.T) {
+	t.Parallel()
+	storetest.EachConfig(t, func(t *testing.T, cfg store.Config) {
+		t.Parallel()
+		first, err := fs.ReadFile(migrations, "migrations/0001_crm.sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := store.Open(t.Context(), cfg, "crm", fstest.MapFS{"migrations/0001_crm.sql": {Data: first}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, two := seal.Index{1}, seal.Index{2}
+		err = before.Tx(t.Context(), func(tx store.Querier) error {
+			err := markDirty(t.Context(), tx, map[dirtyKey]bool{{one, one}: true, {one, two}: true, {two, two}: true}, time.Now())
+			if err == nil {
+				_, err = tx.ExecContext(t.Context(), `delete from crm_unit where unit = $1`, one)
+			}
+			return err
+		})
+		if err := errors.Join(err, before.Close()); err != nil {
+			t.Fatal(err)
+		}
+		db := storetest.Open(t, cfg, "crm", migrations)
+		var units, due int
+		if err := db.Read().QueryRowContext(t.Context(), `select count(*), sum(case when due_at = 0 then 1 else 0 end) from crm_unit`).Scan(&units, &due); err != nil || units != 2 || due != 1 {
+			t.Errorf("%d units, %d are due: %v", units, due, err)
 		}
 	})
 }
