@@ -119,35 +119,18 @@ func Pending(ctx context.Context, cfg Config, name string, migrations fs.FS) (pe
 	if err := cfg.check(name); err != nil {
 		return nil, err
 	}
-	engine, pool := SQLite, (*sql.DB)(nil)
-	there := `select count(*) from sqlite_master where type = 'table' and name = 'schema_migrations'`
+	engine := SQLite
 	if cfg.URL != "" {
-		settings, _, err := postgresSettings(cfg, name)
-		if err != nil {
-			return nil, err
-		}
-		engine, pool = Postgres, sql.OpenDB(connector{stdlib.GetConnector(*settings), false})
-		there = `select count(*) from pg_tables where schemaname = current_schema() and tablename = 'schema_migrations'`
-	} else {
-		path := filepath.Join(cfg.Dir, name+".db")
-		if _, err := os.Stat(path); err != nil {
-			there = ""
-		}
-		if pool, err = poolSQLite(path, "deferred", "busy_timeout(5000)", "query_only(1)"); err != nil {
-			return nil, err
-		}
+		engine = Postgres
 	}
-	defer pool.Close()
 	list, err := loadMigrations(migrations, engine)
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "database %s", name)
 	}
-	last := int64(0)
-	if there != "" {
-		if last, err = lastApplied(ctx, pool, there, list); err != nil {
-			err = classify(err)
-			return nil, errs.Wrap(errs.KindOf(err), err, "open database %s", name)
-		}
+	last, err := lastApplied(ctx, cfg, engine, name, list)
+	if err != nil {
+		err = classify(err)
+		return nil, errs.Wrap(errs.KindOf(err), err, "open database %s", name)
 	}
 	for _, m := range list {
 		if m.version > last {
@@ -157,9 +140,28 @@ func Pending(ctx context.Context, cfg Config, name string, migrations fs.FS) (pe
 	return pending, nil
 }
 
-// lastApplied gives the version of a database, 0 if it has none. there counts
-// the tables that would tell.
-func lastApplied(ctx context.Context, pool *sql.DB, there string, list []migration) (last int64, err error) {
+// lastApplied gives the version of a database, 0 if it has none, and makes
+// nothing.
+func lastApplied(ctx context.Context, cfg Config, engine Engine, name string, list []migration) (last int64, err error) {
+	var pool *sql.DB
+	there := `select count(*) from sqlite_master where type = 'table' and name = 'schema_migrations'`
+	if engine == Postgres {
+		settings, _, err := postgresSettings(cfg, name)
+		if err != nil {
+			return 0, err
+		}
+		pool = sql.OpenDB(connector{stdlib.GetConnector(*settings), false})
+		there = `select count(*) from pg_tables where schemaname = current_schema() and tablename = 'schema_migrations'`
+	} else {
+		path := filepath.Join(cfg.Dir, name+".db")
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return 0, nil
+		}
+		if pool, err = poolSQLite(path, "deferred", "busy_timeout(5000)", "query_only(1)"); err != nil {
+			return 0, err
+		}
+	}
+	defer pool.Close()
 	tx, err := pool.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return 0, err
