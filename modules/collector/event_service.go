@@ -74,7 +74,7 @@ func (s *eventService) accept(ctx context.Context, app string, b *Batch, seed st
 	receipt.Accepted = len(receipt.IDs)
 	s.flood.enter(len(items))
 	err := s.group.Publish(ctx, items)
-	s.flood.leave(len(items), s.now())
+	s.flood.leave(len(items))
 	if err != nil {
 		s.metrics.received.WithLabelValues("unavailable").Add(float64(len(b.Candidates)))
 		return nil, fmt.Errorf("accept events: %w", err)

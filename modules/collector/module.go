@@ -106,7 +106,7 @@ func (s *service) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return s.p.Bus.Consume(ctx, bus.Consumer{Stream: streamIngest, Name: "collector-store", Subject: subjectIngest,
 			Batch: 64, BatchBytes: 1 << 20, Workers: s.cfg.Workers, MaxDeliver: 10,
-			Rest: func(took time.Duration, full bool) time.Duration { return s.events.flood.rest(s.p.Now(), took, full) },
+			Rest: s.events.flood.rest,
 			// Also how long what a killed instance had in hand stays unseen.
 			AckWait: 10 * time.Second}, s.storer.handle)
 	})

@@ -36,11 +36,11 @@ type Consumer struct {
 	// AckWait is after how long the messages of an instance that died go to
 	// another; 30 s by default. A handler may take longer: it is kept alive.
 	AckWait time.Duration
-	// Rest, if set, says how long a worker rests after a batch that took so
-	// long, full or not. Rest makes batches larger under load and leaves the
-	// machine to others; a message that comes after a quiet time is handed over
-	// at once.
-	Rest func(took time.Duration, full bool) time.Duration
+	// Rest, if set, is called after a batch that took so long, full or not, and
+	// returns when the worker may go on. Rest makes batches larger under load and
+	// leaves the machine to others; a message that comes after a quiet time is
+	// handed over at once.
+	Rest func(ctx context.Context, took time.Duration, full bool)
 }
 
 // Handler deals with messages. See Consume for what its errors mean.
@@ -279,7 +279,7 @@ func (r *consumption) worker(ctx context.Context, l *link) error {
 		}
 		bad = 0
 		if r.c.Rest != nil {
-			pause(ctx, r.c.Rest(time.Since(began), len(got) >= r.c.Batch))
+			r.c.Rest(ctx, time.Since(began), len(got) >= r.c.Batch)
 		}
 	}
 }
