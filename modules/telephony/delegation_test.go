@@ -263,7 +263,7 @@ func TestADelegationOfADeadProcessIsLookedUpFirst(t *testing.T) {
 
 func TestADelegationExpires(t *testing.T) {
 	t.Parallel()
-	eachDesk(t, func(c *Config) { c.DelegateWithin = 400 * time.Millisecond }, func(t *testing.T, d *desk) {
+	eachDesk(t, func(c *Config) { c.DelegateWithin = 2 * time.Second }, func(t *testing.T, d *desk) {
 		d.platform.Fail(503, "")
 		first := d.standby("7.1", "11991910000")
 		got := d.becomes("7.1", delegationExpired)

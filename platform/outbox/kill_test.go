@@ -1,6 +1,7 @@
 package outbox_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
@@ -22,7 +23,8 @@ const childDir = "OUTBOX_TEST_CHILD"
 var counters = fstest.MapFS{"migrations/0001_counters.sql": {Data: []byte(
 	`create table counters (id bigint primary key, n bigint not null); insert into counters (id, n) values (1, 0)`)}}
 
-// child counts and tells of every number, until it is killed.
+// child counts and tells of every number, until it is killed. It writes a line
+// when it has begun.
 func child(dir string) int {
 	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, err)
@@ -45,7 +47,7 @@ func child(dir string) int {
 	}
 	r := outbox.NewRelay(db, b, time.Now, slog.New(slog.DiscardHandler))
 	go func() { _ = r.Run(ctx) }()
-	for {
+	for first := true; ; first = false {
 		if err := db.Tx(ctx, func(tx store.Querier) error {
 			var n int
 			if err := tx.QueryRowContext(ctx, `update counters set n = n + 1 where id = 1 returning n`).Scan(&n); err != nil {
@@ -54,6 +56,9 @@ func child(dir string) int {
 			return outbox.Publish(ctx, tx, bus.Message{Subject: "facts.count", ID: fmt.Sprintf("%06d", n)})
 		}); err != nil {
 			return fail(err)
+		}
+		if first {
+			fmt.Println("counting")
 		}
 		r.Wake()
 	}
@@ -70,10 +75,17 @@ func TestKilledProcessTellsEveryCommitInOrder(t *testing.T) {
 		cmd := exec.Command(program)
 		cmd.Env = append(os.Environ(), childDir+"="+dir)
 		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(time.Duration(300+97*n) * time.Millisecond)
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Errorf("the child says nothing: %v", err)
+		}
+		<-time.After(time.Duration(100+97*n) * time.Millisecond)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if cmd.ProcessState.Exited() {

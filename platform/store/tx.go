@@ -12,7 +12,7 @@ import (
 
 // Bounds of the retries of one transaction.
 const (
-	maxAttempts  = 12
+	maxAttempts  = 30
 	freeAttempts = 3 // after these it runs while no other of this process does
 	maxRetrying  = 15 * time.Second
 	firstPause   = 2 * time.Millisecond
@@ -21,10 +21,10 @@ const (
 
 // Tx runs fn in one write transaction and commits if fn returns nil; an error
 // or a panic of fn rolls back. If the database is busy or the transaction
-// collided with another, it is rolled back and fn runs again, up to 12 times
-// with growing, random pauses; after that the error is Unavailable. fn must
-// therefore set, not add to, what it hands out. It must use only tx: a Read or
-// a second Tx inside may wait for itself.
+// collided with another, it is rolled back and fn runs again, up to 30 times
+// with growing, random pauses, some seconds in all; after that the error is
+// Unavailable. fn must therefore set, not add to, what it hands out. It must use
+// only tx: a Read or a second Tx inside may wait for itself.
 func (db *DB) Tx(ctx context.Context, fn func(tx Querier) error) error {
 	opts := &sql.TxOptions{}
 	if db.engine == Postgres {
