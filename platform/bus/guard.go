@@ -32,6 +32,7 @@ type guard struct {
 	kick      chan struct{}
 	unheard   atomic.Int64 // tries without an answer since the last answer
 	firstTime atomic.Int64 // of them, unix nanoseconds
+	making    atomic.Int64 // streams that are being declared now
 }
 
 // answered notes that the server works.
@@ -123,8 +124,9 @@ func (b *Bus) check(ctx context.Context, r *restarts) {
 	low := free >= 0 && free < need
 	broken := b.broken()
 	// A stream that is just being made looks like one that could not be
-	// recovered: what no publisher has felt must be there twice.
-	if broken != nil && !r.seen && b.refused() == nil && b.guard.unheard.Load() == 0 {
+	// recovered: what no publisher has felt must be there twice, and once nobody
+	// makes one, which takes long on a slow disk.
+	if broken != nil && (!r.seen || b.guard.making.Load() > 0 && unrecovered(broken)) && b.refused() == nil && b.guard.unheard.Load() == 0 {
 		r.seen = true
 		broken = nil
 	} else {

@@ -105,6 +105,9 @@ func opinion(srv *server.Server) error {
 	return errs.New(errs.Unavailable, "%s", text)
 }
 
+// unrecovered tells whether the server misses a stream that its disk has.
+func unrecovered(err error) bool { return strings.Contains(err.Error(), "could not be recovered") }
+
 // noSpace tells whether a text of the server or the system speaks of a full disk.
 func noSpace(err error) bool {
 	text := strings.ToLower(err.Error())

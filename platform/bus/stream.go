@@ -66,7 +66,9 @@ func (b *Bus) Declare(ctx context.Context, s Stream) error {
 		if err != nil {
 			return err
 		}
+		b.guard.making.Add(1)
 		err = b.declareOn(ctx, l, s)
+		b.guard.making.Add(-1)
 		if err == nil {
 			b.mu.Lock()
 			b.streams[s.Name] = s
