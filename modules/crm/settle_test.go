@@ -244,38 +244,62 @@ func TestAVerdictThatComesTooLateOnlyCastsDoubt(t *testing.T) {
 	onBoth(t, func(t *testing.T, options ...apptest.Option) {
 		o := newOffice(t, append(options, elsewhere)...)
 		r := o.holds()
-		o.folds(userEvent{ID: "anna"}, userEvent{ID: "ben"})
-		anna, ben := r.keys.Index("user_id", "anna"), r.keys.Index("user_id", "ben")
+		o.folds(userEvent{ID: "anna"}, userEvent{ID: "ben"}, userEvent{ID: "carl"})
+		user := func(name string) seal.Index { return r.keys.Index("user_id", name) }
 		now := time.Now()
 		slow := o.takes(r, now, 1)
 		later := now.Add(2 * time.Hour)
-		quick := o.takes(r, later, 2)
-		if len(slow) != 2 || len(quick) != 2 || !quick[anna].lost {
-			t.Fatalf("the first took %v, the second %v", slow, quick)
+		says := func(u *unit, state copyState, sent string) verdict {
+			c := copyRow{state: state, subject: u.user.subject, sealed: []byte{}, sentAt: later}
+			if state == copyExists {
+				c.digest, c.remote = r.keys.Index("crm.copy", sent), new(r.keys.Index("crm.id", sent))
+			}
+			return verdict{unit: u.id, claim: u.claim, until: u.until, copies: []copied{{u.id, kindUser, c}}}
 		}
-		says := func(u *unit, sent string) verdict {
-			remote := new(r.keys.Index("crm.id", sent))
-			return verdict{unit: u.id, claim: u.claim, until: u.until, done: true, clear: []*object{u.user}, copies: []copied{{u.id, kindUser,
-				copyRow{state: copyExists, subject: u.user.subject, digest: r.keys.Index("crm.copy", sent), remote: remote, sealed: []byte{}, sentAt: later}}}}
+		ends := func(v verdict, u *unit) verdict {
+			v.done, v.clear = true, []*object{u.user}
+			return v
 		}
-		for _, v := range []verdict{says(quick[anna], "new"), says(slow[anna], "old"), says(slow[ben], "only")} {
-			if err := r.store.settle(t.Context(), []verdict{v}, later); err != nil {
+		settle := func(v verdict, at time.Time) {
+			t.Helper()
+			if err := r.store.settle(t.Context(), []verdict{v}, at); err != nil {
 				t.Fatal(err)
 			}
 		}
-		copies, err := r.store.copiesOf(t.Context(), anna, ben)
+		settle(says(slow[user("ben")], copyTried, ""), now)
+		// Of one whose unit nobody took it counts, late as it is.
+		settle(ends(says(slow[user("carl")], copyExists, "alone"), slow[user("carl")]), later)
+		quick := o.takes(r, later, 2)
+		if len(slow) != 3 || len(quick) != 2 || !quick[user("anna")].lost {
+			t.Fatalf("the first took %v, the second %v", slow, quick)
+		}
+		settle(ends(says(quick[user("anna")], copyExists, "new"), quick[user("anna")]), later)
+		settle(ends(says(slow[user("anna")], copyExists, "old"), slow[user("anna")]), later)
+		settle(ends(says(slow[user("ben")], copyExists, "lost"), slow[user("ben")]), later)
+		copies, err := r.store.copiesOf(t.Context(), user("anna"), user("ben"), user("carl"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for entity, remote := range map[seal.Index]string{anna: "new", ben: "only"} {
-			c := copies[entity]
-			if c.state != copyExists || c.remote == nil || *c.remote != r.keys.Index("crm.id", remote) || c.digest != (seal.Index{}) {
-				t.Errorf("%s: the copy is %+v", remote, c)
+		remote := func(name string) string { return r.keys.Index("crm.id", name).String() }
+		type knows struct {
+			state  copyState
+			remote string
+			sure   bool
+		}
+		for name, want := range map[string]knows{"anna": {copyExists, remote("new"), false}, "ben": {copyTried, "", false}, "carl": {copyExists, remote("alone"), true}} {
+			c := copies[user(name)]
+			have := knows{c.state, "", c.digest != seal.Index{}}
+			if c.remote != nil {
+				have.remote = c.remote.String()
+			}
+			if have != want {
+				t.Errorf("of %s it knows %+v, want %+v", name, have, want)
 			}
 		}
-		// Whoever has the unit keeps it.
-		if u := o.units()[ben]; u.claim != 2 || u.marks != 0 {
-			t.Errorf("the unit is %+v", u)
+		// Whoever has the unit keeps it, and what there is to do in it.
+		left := o.units()
+		if u := left[user("ben")]; len(left) != 1 || u.claim != 2 || u.marks != 1 {
+			t.Errorf("the units are %+v", left)
 		}
 	})
 }

@@ -321,14 +321,18 @@ type copied struct {
 	copyRow
 }
 
-// settle writes verdicts. What the CRM has counts, also if the unit was taken
-// away meanwhile.
+// settle writes verdicts. Who comes too late may know less than what is there by
+// now: he only casts doubt on what he sent, and whoever has the unit sends it again.
 func (s *syncStore) settle(ctx context.Context, verdicts []verdict, now time.Time) error {
 	return s.db.Tx(ctx, func(tx store.Querier) error {
-		if err := s.keep(ctx, tx, verdicts, now); err != nil {
+		inTime, late, err := s.sift(ctx, tx, verdicts, now)
+		if err != nil {
 			return err
 		}
-		if err := s.clear(ctx, tx, verdicts); err != nil {
+		if err := s.keep(ctx, tx, inTime, late); err != nil {
+			return err
+		}
+		if err := s.clear(ctx, tx, inTime); err != nil {
 			return err
 		}
 		later := map[dirtyKey]bool{}
@@ -336,6 +340,8 @@ func (s *syncStore) settle(ctx context.Context, verdicts []verdict, now time.Tim
 			for _, user := range v.later {
 				later[dirtyKey{user, user}] = true
 			}
+		}
+		for _, v := range inTime {
 			if err := insertDead(ctx, tx, v.dead); err != nil {
 				return err
 			}
@@ -352,24 +358,47 @@ func (s *syncStore) settle(ctx context.Context, verdicts []verdict, now time.Tim
 	})
 }
 
-// keep writes what the CRM has. Who comes too late may know less than what is
-// there by now: he only casts doubt on it.
-func (s *syncStore) keep(ctx context.Context, tx store.Querier, verdicts []verdict, now time.Time) error {
-	inTime, late := map[seal.Index]copied{}, map[seal.Index]copied{} // the newest of each
+// sift tells the verdicts of those who have their units still from the ones of
+// those whose units another one took when their time was over.
+func (s *syncStore) sift(ctx context.Context, tx store.Querier, verdicts []verdict, now time.Time) (inTime, late []verdict, err error) {
 	for _, v := range verdicts {
-		for _, c := range v.copies {
-			if now.Before(v.until) {
-				inTime[c.entity] = c
-				continue
+		claim := v.claim
+		if !now.Before(v.until) {
+			err := tx.QueryRowContext(ctx, `select claim from crm_unit where unit = $1`, v.unit).Scan(&claim)
+			if store.IsNotFound(err) {
+				claim, err = 0, nil // he is done with it
 			}
-			c.doubt()
-			late[c.entity] = c
+			if err != nil {
+				return nil, nil, err
+			}
+		}
+		if claim == v.claim {
+			inTime = append(inTime, v)
+		} else {
+			late = append(late, v)
 		}
 	}
-	err := s.insertCopies(ctx, tx, inTime, `state = excluded.state, subject = excluded.subject, digest = excluded.digest, remote = excluded.remote,
+	return inTime, late, nil
+}
+
+// keep writes what the CRM has.
+func (s *syncStore) keep(ctx context.Context, tx store.Querier, inTime, late []verdict) error {
+	sure, doubtful := map[seal.Index]copied{}, map[seal.Index]copied{} // the newest of each
+	for _, v := range inTime {
+		for _, c := range v.copies {
+			sure[c.entity] = c
+		}
+	}
+	for _, v := range late {
+		for _, c := range v.copies {
+			c.doubt()
+			doubtful[c.entity] = c
+		}
+	}
+	err := s.insertCopies(ctx, tx, sure, `state = excluded.state, subject = excluded.subject, digest = excluded.digest, remote = excluded.remote,
 		sealed = excluded.sealed, sent_at = excluded.sent_at`)
 	if err == nil {
-		err = s.insertCopies(ctx, tx, late, `digest = excluded.digest`)
+		err = s.insertCopies(ctx, tx, doubtful, `digest = excluded.digest`)
 	}
 	return err
 }
