@@ -196,6 +196,8 @@ func statusOf(resp *http.Response) call {
 		done.result = resultThrottled
 	case http.StatusRequestTimeout, http.StatusTooEarly:
 		done.result = resultFailed
+	case http.StatusGatewayTimeout: // the CRM behind it goes on
+		done.result = resultTimeout
 	default:
 		done.result = resultFailed
 		if code >= 400 && code < 500 {

@@ -3,9 +3,11 @@ package crm
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -386,6 +388,37 @@ func TestAStateThatComesBackIsSentThoughTheOneBetweenGotNoAnswer(t *testing.T) {
 		o.faults(mock.Faults{})
 		o.comesTo(events)
 	})
+}
+
+// A gateway that gives up tells nothing of the CRM behind it, which may still be
+// at it.
+func TestAGatewaysTimeoutIsOne(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var calls []time.Time
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if calls = append(calls, time.Now()); len(calls) == 1 {
+			w.WriteHeader(http.StatusGatewayTimeout)
+			return
+		}
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer s.Close()
+	o := newOffice(t, apptest.Env("APP_CRM_URL="+s.URL, "APP_CRM_TOKEN=token"))
+	o.say(topicUser, userEvent{ID: "u"})
+	apptest.Eventually(t, func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(calls) < 2 {
+			return fmt.Sprintf("%d calls", len(calls))
+		}
+		return ""
+	})
+	if rest := calls[1].Sub(calls[0]); rest < o.service().cfg.Timeout {
+		t.Errorf("it called again after %s", rest)
+	}
 }
 
 // waiting is how many units the CRM does not show yet.
