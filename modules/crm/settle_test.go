@@ -14,6 +14,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"switchboard/modules/crm/internal/mock"
 	"switchboard/platform/apptest"
 	"switchboard/platform/seal"
 	"switchboard/platform/store"
@@ -300,6 +301,51 @@ func TestAVerdictThatComesTooLateOnlyCastsDoubt(t *testing.T) {
 		left := o.units()
 		if u := left[user("ben")]; len(left) != 1 || u.claim != 2 || u.marks != 1 {
 			t.Errorf("the units are %+v", left)
+		}
+	})
+}
+
+func TestWhatAnotherMadeWhileItsUnitWasTakenIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, options ...apptest.Option) {
+		o := newOffice(t, options...)
+		o.faults(mock.Faults{IDs: mock.Own})
+		r := o.holds()
+		event := userEvent{ID: "anna", FirstName: new("Anna")}
+		o.folds(event)
+		now, anna := time.Now(), r.keys.Index("user_id", "anna")
+		slow := &job{reconciler: r, unit: o.takes(r, now, 1)[anna]}
+		body, err := json.Marshal(event.user("anna", nil))
+		if err == nil {
+			err = r.load(t.Context(), []*unit{slow.unit})
+		}
+		if err == nil {
+			err = slow.tried(t.Context(), slow.user, body)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		quick := o.takes(r, now.Add(2*time.Hour), 2)[anna]
+		if err := r.load(t.Context(), []*unit{quick}); err != nil || quick.user.copy.state != copyTried {
+			t.Fatalf("the second worker reads %+v, %v", quick.user.copy, err)
+		}
+		made := r.client.create(t.Context(), kindUser, body)
+		err = slow.shown(t.Context(), slow.user, "anna", made.id, r.keys.Index("crm.copy", string(body)))
+		if err == nil {
+			err = r.store.settle(t.Context(), []verdict{{unit: anna, claim: quick.claim, until: quick.until, copies: slow.v.copies}}, now)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.work(t.Context(), quick)
+		apptest.Eventually(t, func() string {
+			if u := o.units(); len(u) > 0 {
+				return fmt.Sprintf("under way: %+v", u)
+			}
+			return ""
+		})
+		if users := o.shows().users; len(users) != 1 || made.id == "" || users[made.id].FirstName == nil {
+			t.Errorf("the CRM shows %+v, the first one is %s", users, made.id)
 		}
 	})
 }

@@ -289,11 +289,11 @@ func (s *syncStore) copiesOf(ctx context.Context, entities ...seal.Index) (map[s
 	return copies, nil
 }
 
-// taken tells whether an object of the CRM belongs to something already: by the
+// taken tells whether an object of the CRM belongs to another than asks: by the
 // CRM's own id, or because its id is the one that something has at the platform.
-func (s *syncStore) taken(ctx context.Context, k kind, remote, entity seal.Index) (bool, error) {
+func (s *syncStore) taken(ctx context.Context, asks *object, remote, entity seal.Index) (bool, error) {
 	var n int
-	err := s.db.Read().QueryRowContext(ctx, `select count(*) from crm_copy where kind = $1 and (remote = $2 or entity = $3)`, int(k), remote, entity).Scan(&n)
+	err := s.db.Read().QueryRowContext(ctx, `select count(*) from crm_copy where kind = $1 and (remote = $2 or entity = $3) and entity <> $4`, int(asks.kind), remote, entity, asks.entity).Scan(&n)
 	return n > 0, err
 }
 

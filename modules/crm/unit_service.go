@@ -445,8 +445,9 @@ func (j *job) journal(ctx context.Context, event string, o *object, data map[str
 }
 
 // adopt looks for an object whose creation was tried, at a CRM that gives ids of
-// its own: it bears an id that belongs to nothing yet, and holds just what was
-// sent. It gives the id, "" if there is none.
+// its own: it bears an id that belongs to nothing else, and holds just what was
+// sent. It may have been found since this unit was read, by who had the unit
+// before. adopt gives the id, "" if there is none.
 func (j *job) adopt(ctx context.Context, stop <-chan struct{}, o *object, ours string) (string, error) {
 	if j.gives.Load() == givesKept {
 		return "", nil
@@ -473,7 +474,7 @@ func (j *job) adopt(ctx context.Context, stop <-chan struct{}, o *object, ours s
 			if err != nil || same != want || json.Unmarshal(raw, &has) != nil || has.ID == "" {
 				return nil
 			}
-			taken, err := j.store.taken(ctx, o.kind, j.keys.Index("crm.id", has.ID), j.keys.Index(o.kind.String()+"_id", has.ID))
+			taken, err := j.store.taken(ctx, o, j.keys.Index("crm.id", has.ID), j.keys.Index(o.kind.String()+"_id", has.ID))
 			if err != nil || taken {
 				return err
 			}
