@@ -194,6 +194,27 @@ func TestReconciliationFindsAndRepairsWhatDiffers(t *testing.T) {
 	})
 }
 
+func TestReconciliationSendsTripsAgainWhileTheirUserIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, options ...apptest.Option) {
+		o := newOffice(t, options...)
+		o.say(topicUser, user("u", "Last"))
+		o.say(topicBooking, trip("t", "u", 1))
+		o.rests(1, 1)
+		r := o.holds()
+		o.service().mock.Reset()
+		if err := o.service().p.DB.Tx(t.Context(), func(tx store.Querier) error {
+			_, err := tx.ExecContext(t.Context(), `update crm_copy set state = $1 where entity = $2`, int64(copyTried), r.keys.Index("user_id", "u"))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if r := o.reconcile(`{}`); r.Users.Missing != 1 || r.Trips.Missing != 1 || r.Repairing != 2 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
 func TestReconciliationNamesTheSecondOfTwo(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)

@@ -246,7 +246,7 @@ func (c *comparing) missing(ctx context.Context) error {
 			w := should[entity]
 			switch {
 			case w == nil: // erased
-			case w.dirty || w.waits:
+			case w.dirty || w.waits && w.copy.state != copyExists: // if it was there, only its user is made anew now
 				c.counts.Waiting++
 			case w.dead:
 				c.counts.Refused++
