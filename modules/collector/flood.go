@@ -12,7 +12,7 @@ const (
 	// notices.
 	storeEvery = 20 * time.Millisecond
 	// longestRest bounds how long a worker stands back for requests, and in a flood
-	// how long it takes for the end of the flood.
+	// how late it notices that the flood has ended.
 	longestRest = 100 * time.Millisecond
 	// floodRequests that wait for the disk at once are more than a machine with
 	// time to spare lets gather; so are floodBatches with floodEvents in them.

@@ -416,6 +416,8 @@ func TestAGatewaysTimeoutIsOne(t *testing.T) {
 		}
 		return ""
 	})
+	mu.Lock()
+	defer mu.Unlock()
 	if rest := calls[1].Sub(calls[0]); rest < o.service().cfg.Timeout {
 		t.Errorf("it called again after %s", rest)
 	}
